@@ -143,3 +143,7 @@ class TestAdder(OperationsConformance):
         "total": [Example({"all": [{"left": 1}, {"left": 2, "right": 2}]}, [1, 4])],
     }
     slow = {"slow": {"left": 1}}
+
+    def test_another_response_than_the_examples_is_explained(self) -> None:
+        with pytest.raises(AssertionError, match=r"add responded 3 instead of 4; .* write Example\(request\) without"):
+            self.test_an_example_gets_its_response("add", Example({"left": 1, "right": 2}, 4))

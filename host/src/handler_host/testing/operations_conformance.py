@@ -24,6 +24,13 @@ class Example:
     response: Any = ANYTHING
 
 
+def _difference(operation: str, response: Any, example: Example) -> str:
+    return (
+        f"{operation} responded {response!r} instead of {example.response!r}; tests send an example several times: "
+        "if its response depends on earlier requests, write Example(request) without a response"
+    )
+
+
 class OperationsConformanceV1(Conformance):
     """Tests of a handler in a real worker process: subclass it, name the handler and give examples.
 
@@ -55,8 +62,8 @@ class OperationsConformanceV1(Conformance):
         chunks = list(self.worker.dispatch_stream(operation, example.request))
         assert chunks, "the stream has no chunk"
         if example.response is not ANYTHING:
-            assert response == example.response
-            assert chunks in ([response], response)
+            assert response == example.response, _difference(operation, response, example)
+            assert chunks in ([response], response), _difference(operation, chunks, example)
 
     def test_every_operation_has_an_example(self) -> None:
         """So that every operation is tested."""
@@ -96,13 +103,15 @@ class OperationsConformanceV1(Conformance):
     def test_concurrent_requests_get_their_own_responses(self) -> None:
         """Each example eight times."""
         running = [
-            (example, self.worker.start_dispatch(operation, example.request))
+            (operation, example, self.worker.start_dispatch(operation, example.request))
             for operation, examples in self.examples.items()
             for example in [*examples] * 8
         ]
-        for example, future in running:
+        for operation, example, future in running:
             response = future.result(60)
-            assert example.response is ANYTHING or response == example.response
+            assert example.response is ANYTHING or response == example.response, _difference(
+                operation, response, example
+            )
 
     def test_a_client_that_disconnects_frees_its_place(self, operation: str) -> None:
         """In the middle of a slow request; the next request gets its response."""
