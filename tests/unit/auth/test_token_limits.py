@@ -54,6 +54,13 @@ class TestRateLimiter:
         limiter.count_tokens(7, wall_clock=DAY_START + 1000 * DAY_S)
         assert limiter.day_tokens(DAY_START) == 0
 
+    def test_clock_that_is_set_back_over_midnight_starts_no_day(self) -> None:
+        limiter = RateLimiter()
+        limiter.count_tokens(7, wall_clock=DAY_START + 600)
+        assert limiter.day_tokens(DAY_START - 3000) == 7
+        assert limiter.day_tokens(DAY_START + 601) == 7
+        assert limiter.day_tokens(DAY_START + DAY_S) == 0
+
 
 class TestCheck:
     def test_day_is_over_at_midnight(self) -> None:

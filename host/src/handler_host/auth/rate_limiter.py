@@ -43,9 +43,9 @@ class RateLimiter:
         self._day_tokens = self.day_tokens(wall_clock) + tokens
 
     def day_tokens(self, wall_clock: float | None = None) -> int:
-        """Return the tokens since midnight in UTC."""
+        """Return the tokens since midnight in UTC; a clock that is set back over midnight starts no new day."""
         day = int((time.time() if wall_clock is None else wall_clock) // DAY_S)
-        if day != self._day:
+        if day not in (self._day, self._day - 1):
             self._day, self._day_tokens = day, 0
         return self._day_tokens
 
