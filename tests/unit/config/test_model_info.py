@@ -90,13 +90,16 @@ def test_fields_of_each_api() -> None:
     assert {"max_tokens", "capabilities"}.isdisjoint(msgspec.to_builtins(anthropic.model("x", "X", 1, None)))
 
 
+@pytest.mark.sdks
 def test_anthropic_has_each_capability_that_its_sdk_requires() -> None:
     """With its values by the types of the SDK, which does not check them itself."""
-    types = pytest.importorskip("anthropic.types")
+    from anthropic import types
+
     info = ModelInfo(input=("text", "image"), capabilities=("reasoning", "structured_output"))
     made = msgspec.to_builtins(anthropic.model("x", "X", 1, info))["capabilities"]
     capabilities = types.ModelCapabilities.model_validate(made, strict=True)
     supported = {name for name, value in capabilities if value is not None and value.supported}
     assert supported == {"effort", "image_input", "structured_outputs", "thinking"}
     assert capabilities.thinking.types.enabled.supported
+    assert capabilities.effort.xhigh is not None
     assert capabilities.effort.xhigh.supported
