@@ -11,6 +11,7 @@ from handler_host.channel.frame_writer import WRITE_BYTES, FrameWriter
 async def test_frames_wait_for_a_worker_that_does_not_read() -> None:
     """The transport, which copies, never has more than one write and its own limit."""
     ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
     transport, writer = await asyncio.get_running_loop().create_connection(FrameWriter, sock=ours)
     with theirs:
         sent = [
