@@ -117,6 +117,8 @@ class LeanNote(msgspec.Struct, frozen=True):
     """Checked versions, like ``openai==2.54.0`` or ``python-dotenv==1.2.4: dotenv``."""
     eager: tuple[str, ...] = ()
     """Modules whose import must not be deferred."""
+    environment: Mapping[str, str] = {}
+    """Variables that the plugin sets before it imports the packages; the check of the packages sets them, too."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +274,10 @@ class _Reader:
             lean=LeanNote(
                 self._names("lean.packages", lean.get("packages", []), parse_requirement),
                 self._names("lean.eager", lean.get("eager", []), check_module_name),
+                {
+                    name: self._text(f"lean.environment.{name}", value)
+                    for name, value in self._table("lean.environment", lean.get("environment", {})).items()
+                },
             ),
         )
 

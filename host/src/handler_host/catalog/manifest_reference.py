@@ -20,7 +20,14 @@ from handler_host.catalog.manifest_schema import schema
 _BLOCK = re.compile(r"(<!-- manifest: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TABLE_NAMES = {"operations": "NAME", "secrets": "NAME", "config": "KEY", "known_models": "MODEL"}
 """Section → name of its sub-tables in headings."""
-_KINDS = {"string": "text", "boolean": "true or false", "number": "number", "integer": "whole number", "array": "list"}
+_KINDS = {
+    "string": "text",
+    "boolean": "true or false",
+    "number": "number",
+    "integer": "whole number",
+    "array": "list",
+    "object": "table",
+}
 
 
 def page(text: str) -> str:

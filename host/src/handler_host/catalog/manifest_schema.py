@@ -74,7 +74,16 @@ def schema() -> dict[str, Any]:
         "workers": _table(
             _described(WorkersNote, {"max": {"type": "integer", "minimum": 1}, "preload": _TEXTS}),
         ),
-        "lean": _table(_described(LeanNote, {"packages": _TEXTS, "eager": _TEXTS})),
+        "lean": _table(
+            _described(
+                LeanNote,
+                {
+                    "packages": _TEXTS,
+                    "eager": _TEXTS,
+                    "environment": {"type": "object", "additionalProperties": {"type": "string"}},
+                },
+            )
+        ),
     }
     described = _described(Manifest, tables)
     estimate = described.pop("memory_estimate")

@@ -41,7 +41,13 @@ def check_lean(entry: CatalogEntry) -> Iterator[Finding]:
             others = [other for other, of in packages.items() if other != name and of not in refused]
             try:
                 with show_progress(f"checking {place}"):
-                    report = check(name, also=others, eager=list(eager), cache=Path(cache))
+                    report = check(
+                        name,
+                        also=others,
+                        eager=list(eager),
+                        cache=Path(cache),
+                        environment=entry.manifest.lean.environment,
+                    )
             except (CacheError, CheckFailed, PackageMissing) as error:
                 refused.add(requirement)
                 yield Finding(Level.PROBLEM, entry.name, f"lean: {place} cannot be checked: {error}")

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,17 +63,25 @@ class CheckFailed(Exception):
     """A package cannot even be imported eagerly; the message has the end of the traceback."""
 
 
-def check(package: str, *, also: Sequence[str] = (), eager: Collection[str] = (), cache: Path | None = None) -> Report:
+def check(
+    package: str,
+    *,
+    also: Sequence[str] = (),
+    eager: Collection[str] = (),
+    cache: Path | None = None,
+    environment: Mapping[str, str] = {},
+) -> Report:
     """Compare eager and lazy runs of a package in processes of their own.
 
     ``also`` are packages that are lean together with it, ``eager`` modules that are known to
     stay eager. ``cache`` is a directory for compiled code, which several checks may share.
+    ``environment`` has variables of both runs.
     Raises ``PackageMissing``, ``CacheError`` and :class:`CheckFailed`.
     """
     with tempfile.TemporaryDirectory(prefix="lean-check-") as directory:
         cache = cache or Path(directory)
         names = Path(directory, "names.json")
-        reference = _run(["eager", package])
+        reference = _run(["eager", package], environment)
         names.write_text(json.dumps({module: list(found) for module, found in reference["names"].items()}))
         reasons = dict.fromkeys(eager, "listed before the check")
         differences: list[Difference] = []
@@ -83,7 +91,7 @@ def check(package: str, *, also: Sequence[str] = (), eager: Collection[str] = ()
             if differences and not compiled.lazy_names:
                 break  # nothing is left that could wait: the differences of the last round refuse the package
             arguments = [json.dumps([package, *also]), json.dumps(sorted(reasons)), str(names), str(cache)]
-            lazy = _run(["lazy", package, *arguments])
+            lazy = _run(["lazy", package, *arguments], environment)
             differences = _compare(reference, lazy, package)
             found = {**_missing_effects(reference, lazy, package), **_broken_modules(differences, package)}
             found |= _failed_modules(lazy, package, reasons)
@@ -116,8 +124,8 @@ def _compile_missing(packages: Iterable[str], eager: Collection[str], cache: Pat
             compile_package(name, eager=eager, cache=cache)
 
 
-def _run(arguments: list[str]) -> dict[str, Any]:
-    environ = {**os.environ, "PYTHONHASHSEED": "0"}
+def _run(arguments: list[str], environment: Mapping[str, str]) -> dict[str, Any]:
+    environ = {**os.environ, **environment, "PYTHONHASHSEED": "0"}
     with tempfile.NamedTemporaryFile("r", suffix=".json") as result:
         process = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "handler_host.lean.probe", result.name, *arguments],
