@@ -50,6 +50,38 @@ def test_a_model_reasons_for_a_client_that_wants_to_see_it(
     assert request_body(chat, model, is_openai=True).content.get("reasoning_effort") == effort
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "effort", "ignored"),
+    [
+        ("gpt-5.5", {"effort": "high"}, "none", ["reasoning"]),
+        ("gpt-5.5", {"summary": "auto"}, "none", ["reasoning"]),
+        ("gpt-6-sol", {"budget_tokens": 9}, "none", ["reasoning"]),
+        ("gpt-5.6", {"effort": "none"}, "none", []),
+        ("gpt-5.6", None, "none", []),
+        ("gpt-5.1", {"effort": "high"}, "high", []),
+        ("gpt-5.1", {"budget_tokens": -1}, "medium", []),
+        ("gpt-5.5-chat-latest", None, None, []),
+        ("gpt-4o", None, None, []),
+    ],
+)
+def test_openai_refuses_tools_beside_reasoning(
+    model: str, options: dict[str, Any] | None, effort: str | None, ignored: list[str]
+) -> None:
+    """In chat completions from gpt-5.4 on, where some models reason unasked."""
+    tool = {"type": "function", "function": {"name": "f"}}
+    fields = {"messages": [{"role": "user", "content": "Hi"}], "tools": [tool], "reasoning": options}
+    body = request_body(msgspec.convert(fields, ChatRequest), model, is_openai=True)
+    assert (body.content.get("reasoning_effort"), body.ignored) == (effort, ignored)
+
+
+def test_a_compatible_server_gets_the_effort_beside_tools() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    fields = {"messages": [{"role": "user", "content": "Hi"}], "tools": [tool]}
+    for options, effort in (({"effort": "high"}, "high"), ({"summary": "auto"}, "medium"), (None, None)):
+        chat = msgspec.convert({**fields, "reasoning": options}, ChatRequest)
+        assert request_body(chat, "gpt-5.5", is_openai=False).content.get("reasoning_effort") == effort
+
+
 @pytest.mark.parametrize(("budget", "effort"), [(0, None), (-1, None), (2048, "low"), (2049, "medium"), (9**5, "high")])
 def test_the_effort_of_a_budget(budget: int, effort: str | None) -> None:
     """None for a budget of 0: LiteLLM refuses the effort ``none`` for models that always reason."""

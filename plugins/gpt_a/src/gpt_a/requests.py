@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from handler_host.chat import ChatRequest, FilePart, UserMessage, completion_body
+from handler_host.chat import ChatRequest, FilePart, ReasoningOptions, UserMessage, completion_body
 from handler_host.plugin import InvalidInput
 
 _REASONS = re.compile(r"(?:.*/)?(?:gpt-(?:[5-9]|\d\d)|o\d)(?!.*-chat)")
 """Models of OpenAI that reason: they take ``max_completion_tokens`` only, and no sampling options."""
 _REASONS_OPTIONALLY = re.compile(r"(?:.*/)?gpt-(?:5\.[1-9]|[6-9]|\d\d)")
 """Models of OpenAI that take the effort ``none``."""
+_NO_REASONING_WITH_TOOLS = re.compile(r"(?:.*/)?gpt-(?:5\.(?:[4-9]|\d\d)|[6-9]|1\d)(?!.*-chat)")
+"""Models to which OpenAI's chat completions give functions at the effort ``none`` only, and some reason by default.
+
+"Function tools with reasoning_effort are not supported for gpt-5.4 in /v1/chat/completions": openai/openai-openapi#541.
+"""
 _NEVER_REASONS = re.compile(r"(?:.*/)?(?:chatgpt-|gpt-[34])")
 _EFFORTS = {"max": "xhigh"}
 """Words of other providers for an effort."""
@@ -48,6 +53,9 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
 def _adapt_reasoning(request: ChatRequest, model: str, *, is_openai: bool) -> list[str]:
     """Set the effort that the model takes; return the names of the fields that it does not take."""
     options = request.reasoning
+    if is_openai and request.tools and _NO_REASONING_WITH_TOOLS.match(model):
+        request.reasoning = ReasoningOptions(effort="none")
+        return [] if options is None or options.is_off or options == ReasoningOptions() else ["reasoning"]
     if options is None:
         return []
     request.reasoning = None
