@@ -311,6 +311,17 @@ class TestRateLimitReset:
         assert seconds_until_reset({**headers, "x-ratelimit-remaining-tokens": "0"}) == 20
         assert seconds_until_reset({**headers, "x-ratelimit-remaining-requests": "0"}) == 1
 
+    def test_a_limit_with_something_left_does_not_count(self) -> None:
+        """OpenAI's 429 for tokens has the reset of the requests, 59 of which remain, in 120 ms."""
+        headers = {"x-ratelimit-reset-requests": "120ms", "x-ratelimit-remaining-requests": "59"}
+        assert seconds_until_reset(headers) is None
+        assert seconds_until_reset({**headers, "x-ratelimit-reset-tokens": "20s"}) == 20
+
+    def test_a_long_value_costs_its_length(self) -> None:
+        started = time.process_time()
+        assert seconds_until_reset({"x-ratelimit-reset": "9" * 100_000 + "x"}) is None
+        assert time.process_time() - started < 5
+
     @pytest.mark.parametrize("body", [b'{"error": {"message": "slow down"}}', b"slow down"])
     def test_only_a_429_without_retry_after_uses_it(self, body: bytes) -> None:
         reset = {"x-ratelimit-reset-tokens": "20s"}

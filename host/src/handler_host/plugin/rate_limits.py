@@ -11,7 +11,7 @@ from handler_host._internal.units import bound_seconds
 
 _RESET = re.compile(r"(?:x-|anthropic-)?ratelimit-(?:(.+)-)?reset(?:-(.+))?")
 """Names such as ``x-ratelimit-reset-tokens``, ``anthropic-ratelimit-tokens-reset`` and ``ratelimit-reset``."""
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d*\.?\d+)s)?(?:(\d*\.?\d+)ms)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?|\.\d+)s)?(?:(\d+(?:\.\d+)?|\.\d+)ms)?")
 """OpenAI's and Groq's form: ``6m0s``, ``7.66s``, ``120ms``."""
 _UNITS_S = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
 _FIRST_TIMESTAMP = 10**9
@@ -20,10 +20,11 @@ _FIRST_TIMESTAMP_MS = 10**11
 
 
 def seconds_until_reset(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds until a request may pass again, or None if no header tells them.
+    """Return the seconds until a request may pass again, or None if no header has them.
 
-    It is the longest time of the limits of which nothing remains; if none is known to be used up, the shortest of all:
-    a client that comes too early is refused once more. The result is between 0 and one day.
+    It is the longest time of the limits of which nothing remains; without such a one, the shortest of the limits
+    that do not name what remains: a client that comes too early is refused once more. A limit with something left
+    does not count: it may be another one that the request exceeds. The result is between 0 and one day.
     """
     exhausted: list[float] = []
     others: list[float] = []
@@ -31,8 +32,11 @@ def seconds_until_reset(headers: Mapping[str, str]) -> float | None:
         match = _RESET.fullmatch(name.lower())
         seconds = _parse_reset(value.strip()) if match is not None else None
         if seconds is not None:
-            remaining = headers.get(name.lower().replace("reset", "remaining"), "")
-            (exhausted if remaining.strip() in ("0", "0.0") else others).append(seconds)
+            remaining = headers.get(name.lower().replace("reset", "remaining"), "").strip()
+            if remaining in ("0", "0.0"):
+                exhausted.append(seconds)
+            elif not remaining:
+                others.append(seconds)
     return max(exhausted) if exhausted else min(others, default=None)
 
 
