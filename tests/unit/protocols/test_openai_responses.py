@@ -288,6 +288,15 @@ class TestTranslation:
         assert [call.get("signature") for call in assistant["tool_calls"]] == ["c2ln", None]
         assert [part["signature"] for part in assistant["reasoning"]] == ["s"]
 
+    def test_a_signature_without_its_call_goes_to_no_other_call(self) -> None:
+        """A client may leave out a call that it has not run."""
+        call = chat.ToolCallPart(id="c0", name="look", arguments="{}", signature="c2ln")
+        response = chat.ChatResponse(content=[call], finish_reason="tool_calls", usage=None)
+        signature, _ = json.loads(msgspec.json.encode(encoder_for().whole(response)))["output"]
+        messages = messages_of(USER, signature, USER, CALL, RESULT)
+        assert [message["role"] for message in messages] == ["user", "user", "assistant", "tool"]
+        assert "signature" not in messages[2]["tool_calls"][0]
+
 
 class TestWholeResponse:
     """Whole responses as clients get them."""

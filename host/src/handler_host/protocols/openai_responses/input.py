@@ -135,7 +135,7 @@ class Conversation:
         self._tools = tools
         self._call_ids: set[str] = set()
         self._signature: str | None = None
-        """Signature of the next call."""
+        """Signature of the call that is the next item."""
 
     def add(self, item: Item, place: str) -> None:
         """Add an item: reasoning, text and calls of one response become one message.
@@ -160,6 +160,7 @@ class Conversation:
     def _append(self, message: chat.Message, place: str) -> None:
         self.messages.append(message)
         self.places.append(place)
+        self._signature = None  # a client that left out the call has kept its signature
 
     def _response(self, place: str) -> chat.AssistantMessage:
         """Return the last message if it is a response, else a new one."""
@@ -170,10 +171,10 @@ class Conversation:
         return last
 
     def _add_reasoning(self, part: chat.ReasoningPart, place: str) -> None:
-        response = self._response(place)
         if part.format == CALL_FORMAT:
             self._signature = part.encrypted
             return
+        response = self._response(place)
         if response.reasoning is None:
             response.reasoning = []
         response.reasoning.append(part)
