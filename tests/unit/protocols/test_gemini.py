@@ -507,6 +507,13 @@ class TestResponses:
             parts = [part for each in made for part in as_json(each)["candidates"][0]["content"]["parts"]]
             assert "".join(part["text"] for part in parts) == word
 
+    def test_a_refusal_in_place_of_a_word_comes_once(self) -> None:
+        chunks: list[chat.ChatChunk] = [chat.RefusalChunk(text="I will not"), chat.FinishChunk(reason="stop")]
+        encoder = ChunkEncoder(response_id="r1", model="m", is_enum=True)
+        streamed = [*(made for chunk in chunks for made in encoder.chunks(chunk)), encoder.last()]
+        parts = [part for each in streamed for part in as_json(each)["candidates"][0]["content"]["parts"]]
+        assert parts == [{"text": "I will not"}]
+
     def test_a_call_whose_arguments_are_not_an_object_is_malformed(
         self,
     ) -> None:

@@ -82,7 +82,9 @@ class ChunkEncoder:
             case chat.IgnoredChunk():
                 pass
             case _:
-                candidate = self._candidates.setdefault(chunk.choice, _CandidateEncoder(self._is_enum))
+                candidate = self._candidates.get(chunk.choice)
+                if candidate is None:
+                    candidate = self._candidates[chunk.choice] = _CandidateEncoder(self._is_enum)
                 part = candidate.part(chunk)
                 if part is not None:
                     return [Candidate(content=Content(parts=[part]), index=chunk.choice)]
@@ -111,12 +113,9 @@ class _CandidateEncoder:
     def part(self, chunk: chat.ChoiceChunk) -> Part | None:
         """Return the part to send for one chunk, or None, and keep the rest for :meth:`last`."""
         match chunk:
-            case chat.TextChunk() if self._is_enum:
-                self._texts.append(chunk.text)
-                return None
             case chat.TextChunk() | chat.RefusalChunk():
                 self._texts.append(chunk.text)
-                return Part(text=chunk.text) if chunk.text else None
+                return Part(text=chunk.text) if chunk.text and not self._is_enum else None
             case chat.ReasoningChunk():
                 self._rest.append(chunk)
                 signature = (
