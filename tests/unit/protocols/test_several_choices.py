@@ -71,6 +71,12 @@ def test_each_choice_is_accumulated() -> None:
     assert accumulate(to_chunks(WHOLE)) == WHOLE
 
 
+def test_a_choice_below_0_is_one_more_response() -> None:
+    """A mistake of a plugin: the response must not contain itself."""
+    first, second = accumulate([TextChunk(text="a", choice=-1), TextChunk(text="b")]).choices
+    assert (first.text, second.text) == ("b", "a")
+
+
 def test_one_choice_has_the_same_json_as_before() -> None:
     assert plain(TextChunk(text="Hi")) == {"type": "text", "text": "Hi"}
     assert "alternatives" not in plain(accumulate([TextChunk(text="Hi")]))
@@ -129,8 +135,12 @@ class TestOpenAI:
         assert (second.text, second.finish_reason) == ("He", "tool_calls")
         assert second.tool_calls[0].function.name == "f"
 
-    @pytest.mark.parametrize("numbers", [({"index": 0}, {"index": 1}), ({}, {})], ids=["numbered", "not numbered"])
-    def test_choices_of_a_whole_response_are_decoded(self, numbers: tuple[dict[str, int], ...]) -> None:
+    @pytest.mark.parametrize(
+        "numbers",
+        [({"index": 0}, {"index": 1}), ({}, {}), ({"index": None}, {"index": None})],
+        ids=["numbered", "not numbered", "null"],
+    )
+    def test_choices_of_a_whole_response_are_decoded(self, numbers: tuple[dict[str, int | None], ...]) -> None:
         messages = [{**number, "message": {"content": text}} for number, text in zip(numbers, "ab", strict=True)]
         decoder = CompletionDecoder(choices=2)
         chunks = decoder.chunks({"choices": [{**message, "finish_reason": "stop"} for message in messages]})

@@ -164,11 +164,11 @@ class CompletionDecoder:
                 self._first = min((number for number in numbers if isinstance(number, int)), default=None)
             own = next((choice for choice in choices if choice.get("index") == self._first), None)
             return [(self._choices[0], own)] if own is not None else []
-        numbered = [(choice.get("index", place), choice) for place, choice in enumerate(choices)]
+        numbered = [(choice.get("index"), place, choice) for place, choice in enumerate(choices)]
         return [
             (self._choices[number], choice)
-            for number, choice in numbered
-            if isinstance(number, int) and 0 <= number < len(self._choices)
+            for index, place, choice in numbered
+            if 0 <= (number := index if isinstance(index, int) else place) < len(self._choices)
         ]
 
     def _count(self, usage: Any) -> None:

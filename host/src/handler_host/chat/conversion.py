@@ -47,8 +47,8 @@ def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
                 if builder is None:
                     builder = builders[chunk.choice] = _ChoiceBuilder(ChatChoice(content=[], finish_reason="stop"))
                 builder.add(chunk)
-    choices = [builders[number].build() for number in sorted(builders)]
-    response.alternatives = choices[1:] or None
+    builders.pop(0).build()
+    response.alternatives = [builders[number].build() for number in sorted(builders)] or None
     return response
 
 
