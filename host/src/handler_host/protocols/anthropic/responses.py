@@ -221,12 +221,12 @@ def model(name: str, title: str, created: int, info: ModelInfo | None) -> Model:
         created_at=datetime.fromtimestamp(created, UTC).isoformat(),
         max_input_tokens=UNSET if info.context_length is None else info.context_length,
         max_tokens=UNSET if info.max_output_tokens is None else info.max_output_tokens,
-        capabilities=_capabilities(info) if info.capabilities or info.input else UNSET,
+        capabilities=_capabilities(info) if info.capabilities else UNSET,
     )
 
 
 def _capabilities(info: ModelInfo) -> dict[str, Any]:
-    """Return Anthropic's capabilities, all of them as its SDKs require; unknown ones count as unsupported."""
+    """Return Anthropic's capabilities, all of them as its SDKs require; those that no key has count as unsupported."""
     reasons = _support("reasoning" in info.capabilities)
     unknown = _support(False)
     return {
