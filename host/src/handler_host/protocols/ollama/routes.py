@@ -82,7 +82,7 @@ class OllamaRoutes:
         from handler_host.protocols.ollama.responses import ChunkEncoder, loaded
 
         data = await self._bodies.read(request)
-        model = self._name(model_of(data))
+        model = self._name(await self._bodies.decode_data(data, model_of))
         ignored = self._chats.field_policy(request, model)(data)
         body = await self._bodies.decode_data(data, lambda data: decode(data, ignored))
         keep_alive_s = body.keep_alive_s
@@ -105,7 +105,7 @@ class OllamaRoutes:
         from handler_host.protocols.ollama.embeddings import decode_embed, embeddings
 
         data = await self._bodies.read(request)
-        model = self._name(model_of(data))
+        model = self._name(await self._bodies.decode_data(data, model_of))
         ignored = self._chats.field_policy(request, model)(data)
         body = await self._bodies.decode_data(data, lambda data: decode_embed(data, ignored))
         self._chats.set_keep_alive(model, body.keep_alive_s)
