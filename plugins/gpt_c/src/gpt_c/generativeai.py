@@ -39,8 +39,8 @@ class GenerativeAi(HttpBackend):
     def sdk_body(self, question: Question, contents: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the JSON of the request that the SDK makes of a question."""
         config = dict(question.config)
+        # Options that are newer than the SDK's messages.
         newer = {"seed": config.pop("seed")} if "seed" in config else {}
-        """Options that are newer than the SDK's messages."""
         if question.schema is not None:
             config["response_schema"] = protos.Schema(to_google(question.schema, "response_format.json_schema.schema"))
         functions = [
