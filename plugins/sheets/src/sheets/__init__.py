@@ -195,6 +195,7 @@ class Sheets:
     async def export(self, request: t.Export) -> AsyncIterator[t.Csv]:
         """Return a tab as CSV."""
         engine, tab = self._engine, self._tab(request.tab)
+        await engine.settle()
         if request.tab == "log" and engine.remote is not None:
             rows = await engine.whole_log()
             for chunk in export.chunks(tab, rows, request.escape):

@@ -102,8 +102,14 @@ class Engine:
         """Return the age of users and states; 0 for a local workbook. Raises ``HostError``."""
         return await self.remote.mirror.fresh() if self.remote is not None else 0.0
 
+    async def settle(self) -> None:
+        """Wait until a move in progress has ended: until then the log is neither in the file nor read at Google."""
+        if self._mover is not None and not self._mover.done():
+            await asyncio.wait({self._mover})
+
     async def tail(self, user_id: str | None, limit: int) -> tuple[list[Cells], float]:
         """Return the newest rows of the log, oldest first, and their age."""
+        await self.settle()
         if self.remote is None:
             return await self.run(lambda connection: self.workbook.tail(connection, user_id, limit)), 0.0
         if limit > self.settings.log_cache:

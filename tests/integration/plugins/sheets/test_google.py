@@ -416,6 +416,18 @@ async def test_disconnect_does_not_stop_the_move_of_a_local_workbook(
         assert [row["event"] for row in google.rows("log")] == [str(number) for number in range(10_001)]
 
 
+async def test_log_is_read_whole_while_it_moves(tmp_path: Path, google: Google, private_key: str) -> None:
+    async with local(tmp_path) as sheets:
+        await sheets("log.append", rows=[{"event": str(number)} for number in range(3_000)])
+    async with at_google(tmp_path, google, private_key) as sheets:
+        moving = asyncio.ensure_future(sheets("sync", to="google"))
+        lengths = set()
+        while not moving.done():
+            lengths.add(len((await sheets("log.tail", limit=10))["rows"]))
+        await moving
+        assert lengths == {10}
+
+
 async def test_backend_google_moves_what_is_local_at_activation(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:
