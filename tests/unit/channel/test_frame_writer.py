@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+
+import pytest
 
 from handler_host.channel.frame_writer import WRITE_BYTES, FrameWriter
 
@@ -46,3 +49,15 @@ async def test_frames_of_one_turn_leave_together() -> None:
         writer.write(b"late")  # after the end: nothing happens
         await asyncio.sleep(0)
         assert theirs.recv(10) == b""
+
+
+async def test_a_long_frame_to_a_worker_that_has_gone_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """The transport logs each write after the first failed ones."""
+    ours, theirs = socket.socketpair()
+    transport, writer = await asyncio.get_running_loop().create_connection(FrameWriter, sock=ours)
+    theirs.close()
+    with caplog.at_level(logging.WARNING):
+        writer.write(bytes(20 * WRITE_BYTES))
+        await asyncio.sleep(0)
+    assert transport.is_closing()
+    assert caplog.messages == []

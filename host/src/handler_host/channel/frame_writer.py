@@ -40,12 +40,13 @@ class FrameWriter(asyncio.Protocol):
         self._flush()
 
     def _flush(self) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            self._waiting.clear()
-            return
-        while self._waiting and not self._is_paused:
-            transport.write(self._next_part())
+        while self._waiting:
+            if self._transport is None or self._transport.is_closing():  # perhaps since the last write
+                self._waiting.clear()
+            elif self._is_paused:
+                return
+            else:
+                self._transport.write(self._next_part())
 
     def _next_part(self) -> bytes | memoryview:
         """Return the next frames, or a part of a long one."""
