@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import resource
 import socket
 
 import pytest
 
-from handler_host.http.accept_errors import limit_accept_errors
+from handler_host.http.accept_errors import ACCEPT_FAILED, limit_accept_errors
 from tests.support import until, within
 
 
@@ -43,3 +45,11 @@ async def test_other_errors_of_the_loop_are_logged_as_before(caplog: pytest.LogC
     limit_accept_errors(loop)
     loop.call_exception_handler({"message": "another error"})
     assert "another error" in caplog.text
+
+
+async def test_want_of_memory_has_its_own_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    limit_accept_errors(loop)
+    error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    loop.call_exception_handler({"message": ACCEPT_FAILED, "exception": error})
+    assert caplog.messages == ["new connections must wait: Cannot allocate memory; free memory"]

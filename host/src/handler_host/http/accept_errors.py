@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from typing import Any
 
@@ -20,10 +21,12 @@ def limit_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         nonlocal next_at
-        if context["message"] != ACCEPT_FAILED:
+        if context.get("message") != ACCEPT_FAILED:
             loop.default_exception_handler(context)
         elif loop.time() >= next_at:
             next_at = loop.time() + INTERVAL_S
-            log.warning("new connections must wait: %s; raise ulimit -n", context["exception"].strerror)
+            error = context["exception"]
+            remedy = "raise ulimit -n" if error.errno in (errno.EMFILE, errno.ENFILE) else "free memory"
+            log.warning("new connections must wait: %s; %s", error.strerror, remedy)
 
     loop.set_exception_handler(handle)
