@@ -67,7 +67,7 @@ def whole_body(parts: list[bytes]) -> bytes:
     body = b"".join(parts)
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         # Other errors, such as for NaN, are left to the client: many parsers read more than the standard has.
         if body and "truncated" in str(error):
             raise UpstreamError(f"the provider's response was cut off after {len(body)} bytes") from None
