@@ -211,6 +211,8 @@ async def test_all_bodies_together_have_a_limit(root: Path) -> None:
         async with host.ask("POST", ECHO, data=body) as response:
             assert (response.status, response.headers["Retry-After"]) == (503, "1")
             assert (await response.json())["error"]["code"] == "memory_budget"
+        status, _, _ = await host.raw(raw(ECHO, gzip.compress(body), "Content-Encoding: gzip"))
+        assert status == 503, "a compressed body counts with its content"
         writer.write(body[-10:])
         assert b" 200 " in await within(reader.readline())
         await within(reader.readuntil(b"\r\n\r\n"))

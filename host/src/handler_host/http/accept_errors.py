@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def limit_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Log failures of ``accept`` as one warning in a while; other errors of the loop are handled as before."""
+    """Log at most one failure of ``accept`` in :data:`INTERVAL_S`; other errors of the loop are handled as before."""
     next_at = loop.time()
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

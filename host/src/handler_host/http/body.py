@@ -136,7 +136,7 @@ class BodyReader:
         return body or EMPTY_OBJECT
 
     async def _run(self, function: Callable[[Argument], Result], argument: Argument, size_bytes: int) -> Result:
-        """Return what a function that takes some nanoseconds for each byte makes of an argument of so many bytes."""
+        """Return ``function(argument)``, called where ``size_bytes`` allows it: its time grows with them."""
         if size_bytes <= UNCOUNTED_BYTES:
             return function(argument)
         run = self._work.run_in_turn if size_bytes <= SCAN_BYTES else self._work.run_in_thread
