@@ -91,3 +91,19 @@ def test_a_key_that_all_users_read_is_named(place: Path) -> None:
     assert flaws(place, server=ServerConfig(tls_key=key)) == expected
     key.chmod(0o640)
     assert flaws(place, server=ServerConfig(tls_key=key)) == []
+
+
+def test_a_link_that_others_can_replace_is_named(place: Path, tmp_path: Path) -> None:
+    """Whatever it leads to."""
+    file, public = place / "consumers.toml", tmp_path / "public"
+    file.write_text("")
+    public.mkdir()
+    public.chmod(0o777)
+    (public / "link").symlink_to(file)
+    auth = AuthConfig(consumers_file=public / "link")
+    expected = f"all users of this machine can write to {public}; run chmod o-w {public}"
+    assert flaws(place, auth=auth) == [("auth.consumers_file", expected)]
+    public.chmod(0o700)
+    assert flaws(place, auth=auth) == []
+    ((_, text),) = flaws(place, temporary=public, auth=auth)
+    assert text.startswith(f"{public}/link is below {public}, where all workers read and write")

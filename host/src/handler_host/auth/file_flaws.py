@@ -22,19 +22,25 @@ class FileFlaw(NamedTuple):
 def find_file_flaws(config: Config, environ: Mapping[str, str]) -> Iterator[FileFlaw]:
     """Yield the flaws of all files that the configuration names, with their remedies; it looks at the file system."""
     shared = _directories_of_workers(config, environ)
-    for setting, path in _files(config):
-        path = Path(os.path.realpath(path))
-        parent = next((directory for directory in shared if path.is_relative_to(directory)), None)
-        if parent is not None:
-            yield FileFlaw(setting, f"{path} is below {parent}, where all workers read and write; move it elsewhere")
-        for place in (path, *path.parents):
-            mode = _mode(place)
-            # In a directory with the sticky bit, such as /tmp, users replace their own files only.
-            if mode & stat.S_IWOTH and not (mode & stat.S_ISVTX and place != path) and not stat.S_ISSOCK(mode):
-                yield FileFlaw(setting, f"all users of this machine can write to {place}; run chmod o-w {place}")
+    for setting, file in _files(config):
+        link = Path(os.path.realpath(file.parent), file.name)
+        paths = dict.fromkeys((link, Path(os.path.realpath(file))))  # a link can be replaced, too
+        yield from dict.fromkeys(FileFlaw(setting, text) for path in paths for text in _flaws_of(path, shared))
     key = config.server.tls_key
     if key is not None and _mode(key) & stat.S_IROTH:
         yield FileFlaw("server.tls_key", f"all users of this machine can read {key}; run chmod o-r {key}")
+
+
+def _flaws_of(path: Path, shared: list[Path]) -> Iterator[str]:
+    """Yield the flaws of a resolved path, which may be a link itself; ``shared`` are the directories of workers."""
+    parent = next((directory for directory in shared if path.is_relative_to(directory)), None)
+    if parent is not None:
+        yield f"{path} is below {parent}, where all workers read and write; move it elsewhere"
+    for place in path.parents if path.is_symlink() else (path, *path.parents):
+        mode = _mode(place)
+        # In a directory with the sticky bit, such as /tmp, users replace their own files only.
+        if mode & stat.S_IWOTH and not (mode & stat.S_ISVTX and place != path) and not stat.S_ISSOCK(mode):
+            yield f"all users of this machine can write to {place}; run chmod o-w {place}"
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path]]:
