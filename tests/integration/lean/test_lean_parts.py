@@ -221,3 +221,48 @@ def test_the_check_tolerates_effects_that_only_their_own_module_needs(workshop: 
     assert "must stay eager" not in result.stdout
     assert "tolerated: warnings filters" in result.stdout  # that of other
     assert "tolerated: pkg.state._known: eager ['dict', '', ''], lazy ['NoneType', '', '']" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", ["'ignore'", "'ignore', ResourceWarning"], ids=["all", "again"])
+def test_a_filter_that_is_set_again_is_an_effect(workshop: Workshop, arguments: str) -> None:
+    workshop.write(
+        {
+            "pkg/__init__.py": "from . import setup\nfrom .other import g\n",
+            "pkg/setup.py": f"import warnings\nwarnings.simplefilter({arguments})\n",
+            "pkg/other.py": "def g(): pass\n",
+        }
+    )
+    result = run_lean(workshop, "check", "pkg")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "must stay eager: pkg.setup (its import changes: warnings filters)" in result.stdout
+
+
+def test_effects_of_a_package_in_another_order_refuse_it(workshop: Workshop) -> None:
+    filters = "import warnings\nwarnings.filterwarnings('ignore', message={0!r})\n"
+    workshop.write(
+        {
+            "pkg/__init__.py": "from . import base, first\nfrom .derived import Derived\nclass Own(Derived): pass\n"
+            "def use(): return base, first\n",
+            "pkg/base.py": "from . import second\nclass Base: pass\ndef use(): return second\n",
+            "pkg/derived.py": "from .base import Base\nclass Derived(Base): pass\n",
+            "pkg/first.py": filters.format("first"),
+            "pkg/second.py": filters.format("second"),
+        }
+    )
+    result = run_lean(workshop, "check", "pkg")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "differs: warnings filters" in result.stdout
+
+
+def test_a_late_attribute_error_is_no_missing_submodule(workshop: Workshop) -> None:
+    workshop.write(
+        {
+            "pkg/__init__.py": "is_early = True\nimport other\nfrom .a import f\nis_early = False\n"
+            "def use(): return other, f\n",
+            "pkg/a.py": "import csv\ndef f(): return csv\n",
+            "other/__init__.py": "import pkg\nif not pkg.is_early:\n    raise AttributeError('late')\n",
+        }
+    )
+    result = run_lean(workshop, "check", "pkg")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "must stay eager: pkg (imported late it raises AttributeError('late'))" in result.stdout

@@ -125,10 +125,11 @@ def _compile_missing(packages: Iterable[str], eager: Collection[str], cache: Pat
 
 
 def _run(arguments: list[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    environ = {**os.environ, **environment, "PYTHONHASHSEED": "0"}
+    # Without the caller's filters for warnings: a package that sets one of them would have no effect.
+    environ = {**os.environ, **environment, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": ""}
     with tempfile.NamedTemporaryFile("r", suffix=".json") as result:
         process = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "handler_host.lean.probe", result.name, *arguments],
+            [sys.executable, "-m", "handler_host.lean.probe", result.name, *arguments],
             capture_output=True,
             text=True,
             env=environ,
@@ -183,8 +184,7 @@ def _compare(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> list[
     if "error" in lazy:
         return [Difference("import", package, package, "imported", lazy["error"])]
     found = []
-    # With the same effects of the package's own modules in both runs, a difference is that of another package.
-    own = {key for _, key in _effects_within(eager, package) ^ _effects_within(lazy, package)}
+    own = _own_effects(eager, lazy, package)
     for key, value in eager["state"].items():
         if lazy["state"].get(key) != value:
             kind = "state" if key in own else "foreign"
@@ -202,13 +202,22 @@ def _compare(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> list[
     return found
 
 
-def _effects_within(run: dict[str, Any], package: str) -> set[tuple[str, str]]:
-    """Return the modules of a package that had effects, with each effect."""
-    return {(module, key) for module, keys in run["effects"].items() if _is_within(module, package) for key in keys}
+def _own_effects(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> set[str]:
+    """Return the effects that modules of the package had, without those in which only other packages differ."""
+    before, after = _effects(eager), _effects(lazy)
+    own = {effect for module, effect in before | after if _is_within(module, package)}
+    differing = {effect for module, effect in before ^ after if _is_within(module, package)}
+    differing_elsewhere = {effect for _, effect in before ^ after} - differing
+    return own - differing_elsewhere
+
+
+def _effects(run: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return the modules that had effects, with each effect."""
+    return {(module, effect) for module, effects in run["effects"].items() for effect in effects}
 
 
 def _kind_of_name(name: str, eager: list[str], lazy: list[str]) -> str:
-    if lazy[0] == "error" and lazy[2].startswith("AttributeError"):
+    if lazy[0] == "unbound":
         # Another module has loaded it, by chance: a user must import it, as with any package.
         return "submodule" if eager[0] == "module" and eager[2].rpartition(".")[2] == name else "name"
     if lazy[0] == "error":

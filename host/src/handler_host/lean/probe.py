@@ -149,7 +149,8 @@ def cheap_state() -> dict[str, Any]:
     root = logging.getLogger()
     return {
         "environment": tuple(sorted(os.environ.items())),
-        "warnings filters": tuple(map(str, warnings.filters)),
+        # With their places from the end, because a filter that is set again moves to the front.
+        "warnings filters": tuple(enumerate(map(str, reversed(warnings.filters)))),
         "pickle reducers": tuple(sorted(map(str, copyreg.dispatch_table))),
         "log handlers": tuple(type(handler).__name__ for handler in root.handlers),
         "log level": (root.level, logging.root.manager.disable),
@@ -284,16 +285,18 @@ def run_lazy(
             try:
                 found[name][key] = describe(getattr(module, key))
             except BaseException as error:  # noqa: BLE001 - it is the result
-                found[name][key] = ["error", "", repr(error)[:300]]
-                if not isinstance(error, AttributeError):
-                    failures.append(_failure(error))
+                # The runtime adds a note to what a deferred import raises, which may be an AttributeError, too.
+                is_unbound = isinstance(error, AttributeError) and not hasattr(error, "__notes__")
+                found[name][key] = ["unbound" if is_unbound else "error", "", repr(error)[:300]]
+                if not is_unbound:
+                    failures.append(_failure(error, name))
     return {"effects": effects, "executed": executed, "state": state, "names": found, "failures": failures}
 
 
-def _failure(error: BaseException) -> tuple[str, list[str]]:
+def _failure(error: BaseException, *importers: str) -> tuple[str, list[str]]:
     """Return an error, and the modules whose code was running when it was raised, the innermost first."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return repr(error)[:300], [frame.f_globals.get("__name__", "") for frame in reversed(frames)]
+    return repr(error)[:300], [*(frame.f_globals.get("__name__", "") for frame in reversed(frames)), *importers]
 
 
 def main(arguments: list[str]) -> None:
