@@ -10,6 +10,7 @@ and after its first use a name costs what it always did. From outside
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import sys
 import typing
@@ -45,9 +46,13 @@ def hide_from_warnings(function: _F) -> _F:
 
     ``warnings`` knows the latter by these two words in the name of the file.
     """
-    code: CodeType = function.__code__
-    function.__code__ = code.replace(co_filename="<lean: as importlib._bootstrap>")
+    function.__code__ = _hidden_code(function.__code__)
     return function
+
+
+@functools.cache  # one code object for the `__getattr__` of all modules
+def _hidden_code(code: CodeType) -> CodeType:
+    return code.replace(co_filename="<lean: as importlib._bootstrap>")
 
 
 class ModuleState:
