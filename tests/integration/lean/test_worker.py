@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from handler_host.lean.compiler import compile_package
 from handler_host.testing import worker_under_test
+from handler_host.workers import lean_compiler
+from handler_host.workers.lean_compiler import LeanJob, lean_input
 from tests.support import SupervisorHarness, error_of, install_plugin, supervisor_harness, until, within
 
 SDK = {
@@ -73,7 +77,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
     root = tmp_path / "root"
     root.mkdir()
     monkeypatch.syspath_prepend(str(root))
+    monkeypatch.setattr(lean_compiler, "lean_input", input_of_foreground_job)
     return Installed(root, tmp_path / "cache")
+
+
+def input_of_foreground_job(job: LeanJob) -> bytes:
+    """Return the input of a compiler at normal priority: on a busy machine an idle one gets no CPU for minutes."""
+    assert job.is_background, "the host compiles with CPU that nobody else wants"
+    return lean_input(msgspec.structs.replace(job, is_background=False))
 
 
 async def loaded(running: SupervisorHarness) -> Any:
@@ -259,6 +270,19 @@ def test_a_variable_chooses_the_imports_of_a_run_of_tests(
         monkeypatch.setenv("HANDLER_HOST_DEFAULTS__LEAN", value)
     with worker_under_test("leaner", roots=(installed.root,), include_sys_path=False) as worker:
         assert worker.dispatch("loaded_at_activation", {}) == modules
+
+
+def test_a_background_job_gets_only_what_others_leave() -> None:
+    probe = """
+import os
+from handler_host.lean.background import _limit_process
+_limit_process()
+score = open("/proc/self/oom_score_adj").read().strip()
+print(os.sched_getscheduler(0) == os.SCHED_IDLE, os.nice(0), score, flush=True)
+os._exit(0)
+"""
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert result.stdout == "True 19 1000\n"
 
 
 async def test_a_rescan_has_the_packages_of_a_new_handler_compiled(installed: Installed) -> None:
