@@ -71,6 +71,14 @@ def test_invalid_arguments_write_nothing(
     assert not file.exists()
 
 
+@pytest.mark.parametrize(("name", "reason"), [("f" * 300, "File name too long"), ("file/below", "Not a directory")])
+def test_a_file_that_cannot_be_read_is_not_an_empty_one(run: Run, tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").touch()
+    result = run("keys", "list", "--file", str(tmp_path / name))
+    assert result.status == 2
+    assert f"{name}: cannot be read: {reason}; give another file with --file" in result.err
+
+
 class TestRotate:
     def test_both_keys_are_those_of_the_consumer(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "consumers.toml"

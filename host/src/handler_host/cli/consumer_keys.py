@@ -22,6 +22,7 @@ from handler_host.config import Config
 from handler_host.config.loader import hash_key
 from handler_host.config.text_file import read_text
 from handler_host.config.toml_text import toml_key
+from handler_host.plugin.errors import ConfigError
 
 KEY_PREFIX = "hh_"
 """Start of each key: secret scanners recognise a leaked one by it."""
@@ -183,9 +184,12 @@ def _state(entry: Entry, now: datetime.datetime) -> str:
 
 
 def _read(file: Path) -> tuple[str, dict[str, Entry]]:
-    if not file.exists():
-        return "", {}
-    text = read_text(file, str(file), "give another file with --file")
+    try:
+        text = read_text(file, str(file), "give another file with --file")
+    except ConfigError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return "", {}
+        raise
     return text, parse_consumers(text, str(file))
 
 
