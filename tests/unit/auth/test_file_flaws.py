@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,9 +21,11 @@ def place(tmp_path: Path) -> Path:
     return place
 
 
-def flaws(place: Path, *, temporary: Path | None = None, **options: Any) -> list[tuple[str, str]]:
+def flaws(
+    place: Path, *, temporary: Path | None = None, environ: Mapping[str, str] = MappingProxyType({}), **options: Any
+) -> list[tuple[str, str]]:
     """Return the flaws; without ``temporary``, workers have temporary files apart from those of the host."""
-    environ = {"TMPDIR": str(temporary or place / "temporary")}
+    environ = {"TMPDIR": str(temporary or place / "temporary"), **environ}
     return [(flaw.setting, flaw.text) for flaw in find_file_flaws(Config(**options), environ)]
 
 
@@ -107,3 +111,11 @@ def test_a_link_that_others_can_replace_is_named(place: Path, tmp_path: Path) ->
     assert flaws(place, auth=auth) == []
     ((_, text),) = flaws(place, temporary=public, auth=auth)
     assert text.startswith(f"{public}/link is below {public}, where all workers read and write")
+
+
+def test_volumes_and_secrets_of_a_pod_are_open_to_its_one_user(place: Path) -> None:
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    place.chmod(0o777)
+    (place / "key.pem").touch(mode=0o644)
+    assert flaws(place, environ=pod, **settings(place)) == []
+    assert [setting for setting, _ in flaws(place, environ=pod, temporary=place, **settings(place))] == NAMES

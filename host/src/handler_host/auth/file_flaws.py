@@ -21,21 +21,27 @@ class FileFlaw(NamedTuple):
 
 def find_file_flaws(config: Config, environ: Mapping[str, str]) -> Iterator[FileFlaw]:
     """Yield the flaws of all files that the configuration names, with their remedies; it looks at the file system."""
+    # A pod has no other users, and all may write to its volumes (emptyDir: 0777) and read its secrets (0644).
+    has_users = "KUBERNETES_SERVICE_HOST" not in environ
     shared = _directories_of_workers(config, environ)
     for setting, file in _files(config):
         link = Path(os.path.realpath(file.parent), file.name)
         paths = dict.fromkeys((link, Path(os.path.realpath(file))))  # a link can be replaced, too
-        yield from dict.fromkeys(FileFlaw(setting, text) for path in paths for text in _flaws_of(path, shared))
+        yield from dict.fromkeys(
+            FileFlaw(setting, text) for path in paths for text in _flaws_of(path, shared, has_users=has_users)
+        )
     key = config.server.tls_key
-    if key is not None and _mode(key) & stat.S_IROTH:
+    if has_users and key is not None and _mode(key) & stat.S_IROTH:
         yield FileFlaw("server.tls_key", f"all users of this machine can read {key}; run chmod o-r {key}")
 
 
-def _flaws_of(path: Path, shared: list[Path]) -> Iterator[str]:
+def _flaws_of(path: Path, shared: list[Path], *, has_users: bool) -> Iterator[str]:
     """Yield the flaws of a resolved path, which may be a link itself; ``shared`` are the directories of workers."""
     parent = next((directory for directory in shared if path.is_relative_to(directory)), None)
     if parent is not None:
         yield f"{path} is below {parent}, where all workers read and write; move it elsewhere"
+    if not has_users:
+        return
     for place in path.parents if path.is_symlink() else (path, *path.parents):
         mode = _mode(place)
         # In a directory with the sticky bit, such as /tmp, users replace their own files only.
