@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from bench import servers, tables
 
-IDLE_TARGET = 1.15
+IDLE_TARGET = 1.10
 RELEASED_TARGET = 0.98
 SDKS = {
     "gpt_a": "openai",

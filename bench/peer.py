@@ -27,7 +27,7 @@ from bench import providers, servers, tables
 from bench.dispatch import load
 
 IDLE_TARGET = 1 / 8
-THROUGHPUT_TARGET = 5.0
+THROUGHPUT_TARGET = 8.0
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / ".venv-peer"
 LOCK = ROOT / "requirements" / "peer.txt"
