@@ -100,7 +100,7 @@ def read_project(path: Path) -> Project:
 def _note_conflicts(project: Project) -> None:
     """Note the handlers whose names other installed distributions declare, too."""
     installed = scan(CatalogConfig(), os.environ).entries
-    for name in project.handlers.keys() & installed.keys():
+    for name in sorted(project.handlers.keys() & installed.keys()):
         others = set(installed[name].distribution.split(", ")) - {normalize_name(project.name)}
         if others:
             note(

@@ -30,12 +30,10 @@ def _decode(result: subprocess.CompletedProcess[bytes], place: str) -> list[_Eng
         return msgspec.json.decode(result.stdout.splitlines()[-1], type=list[_EngineFinding])
     except (IndexError, msgspec.DecodeError):
         last = result.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-        remedy = (
-            f"install handler-host and the launcher there, or correct {place}.python"
-            if NOT_INSTALLED in last[0]
-            else ""
-        )
-        return [_EngineFinding(False, f"its driver failed: {last[0]}{'; ' if remedy else ''}{remedy}")]
+        text = f"its driver failed: {last[0]}"
+        if NOT_INSTALLED in last[0]:
+            text += f"; install handler-host and the launcher there, or correct {place}.python"
+        return [_EngineFinding(False, text)]
 
 
 def check_launchers(launchers: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:

@@ -109,9 +109,9 @@ function show(overview) {
   const reserved = memory.reserved ? `, ${size(memory.reserved)} reserved` : "";
   const droppable = memory.droppable ? `, of it ${size(memory.droppable)} the kernel can drop` : "";
   setText(find("memory-now"), `${size(memory.used)} of ${size(memory.usable)}${droppable}${reserved} (limit ${size(memory.limit)}, ${memory.limit_source})`);
-  const several = new Set(overview.handlers.filter((handler) => handler.max_workers > 1).map(({ name }) => name));
-  const named = ({ handler, generation }) => (several.has(handler) ? `${handler} generation ${generation}` : handler);
-  const next = memory.evict_next.map((eviction) => `${named(eviction)} (${size(eviction.size)})`);
+  const withSeveralWorkers = new Set(overview.handlers.filter((handler) => handler.max_workers > 1).map(({ name }) => name));
+  const nameWorker = ({ handler, generation }) => (withSeveralWorkers.has(handler) ? `${handler} generation ${generation}` : handler);
+  const next = memory.evict_next.map((eviction) => `${nameWorker(eviction)} (${size(eviction.size)})`);
   setText(
     find("next-eviction"),
     next.length ? `Next evictions when memory is short: ${next.join(", then ")}.` : "No handler is idle, so none can be evicted.",
