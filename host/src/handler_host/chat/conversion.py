@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from handler_host.chat.by_choice import ByChoice
 from handler_host.chat.types import (
     ChatChoice,
     ChatChunk,
@@ -33,7 +34,9 @@ Item = TypeVar("Item")
 def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
     """Return the response whose stream has these chunks."""
     response = ChatResponse(content=[], finish_reason="stop", usage=None)
-    builders = {0: _ChoiceBuilder(response)}
+    builders = ByChoice(
+        lambda number: _ChoiceBuilder(ChatChoice(content=[], finish_reason="stop") if number else response)
+    )
     for chunk in chunks:
         match chunk:
             case UsageChunk():
@@ -43,10 +46,7 @@ def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
             case IgnoredChunk():
                 response.ignored = _extended(response.ignored, chunk.fields)
             case _:
-                builder = builders.get(chunk.choice)
-                if builder is None:
-                    builder = builders[chunk.choice] = _ChoiceBuilder(ChatChoice(content=[], finish_reason="stop"))
-                builder.add(chunk)
+                builders[chunk.choice].add(chunk)
     builders.pop(0).build()
     response.alternatives = [builders[number].build() for number in sorted(builders)] or None
     return response

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from handler_host._internal.text import SURROGATE, repair_text
+from handler_host.chat.by_choice import ByChoice
 from handler_host.chat.types import (
     ChatChunk,
     ChoiceChunk,
@@ -38,7 +39,7 @@ class StreamRepair:
     """Repairer of one stream, with the state of each of its choices."""
 
     def __init__(self) -> None:
-        self._choices = {0: _ChoiceRepair(0)}
+        self._choices = ByChoice(_ChoiceRepair)
 
     @property
     def unfinished(self) -> list[int]:
@@ -49,10 +50,7 @@ class StreamRepair:
         """Return the chunks to send for one chunk: mostly the same one."""
         if isinstance(chunk, ModelChunk | UsageChunk | IgnoredChunk):
             return iter((chunk,))
-        choice = self._choices.get(chunk.choice)
-        if choice is None:
-            choice = self._choices[chunk.choice] = _ChoiceRepair(chunk.choice)
-        return choice.chunks(chunk)
+        return self._choices[chunk.choice].chunks(chunk)
 
     def last(self) -> Iterator[ChatChunk]:
         """Yield U+FFFD for each half that stayed alone."""

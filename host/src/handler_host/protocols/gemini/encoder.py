@@ -30,6 +30,7 @@ from handler_host.protocols.gemini.responses import (
     Web,
 )
 from handler_host.protocols.opaque import seal_base64, seal_parts
+from handler_host.protocols.stream_state import StreamState
 
 FINISHES = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
 MALFORMED_CALL = "MALFORMED_FUNCTION_CALL"
@@ -63,10 +64,7 @@ class ChunkEncoder:
 
     def __init__(self, *, response_id: str, model: str, is_enum: bool = False) -> None:
         self._id = response_id
-        self._model = model
-        self._is_enum = is_enum
-        self._candidates = {0: _CandidateEncoder(is_enum)}
-        self._usage: chat.Usage | None = None
+        self._state = StreamState(model, lambda _: _CandidateEncoder(is_enum))
 
     def chunks(self, chunk: chat.ChatChunk) -> list[GenerateContentResponse]:
         """Return the chunks to send for one chunk of the handler: one for text, else none."""
@@ -74,31 +72,21 @@ class ChunkEncoder:
 
     def candidates(self, chunk: chat.ChatChunk) -> list[Candidate]:
         """Return the part of a candidate to send for one chunk, if any, and keep the rest for :meth:`last`."""
-        match chunk:
-            case chat.ModelChunk():
-                self._model = chunk.model
-            case chat.UsageChunk():
-                self._usage = chunk.usage
-            case chat.IgnoredChunk():
-                pass
-            case _:
-                candidate = self._candidates.get(chunk.choice)
-                if candidate is None:
-                    candidate = self._candidates[chunk.choice] = _CandidateEncoder(self._is_enum)
-                part = candidate.part(chunk)
-                if part is not None:
-                    return [Candidate(content=Content(parts=[part]), index=chunk.choice)]
-        return []
+        own = self._state.choice_chunk(chunk)
+        if own is None:
+            return []
+        part = self._state.choices[own.choice].part(own)
+        return [] if part is None else [Candidate(content=Content(parts=[part]), index=own.choice)]
 
     def last(self) -> GenerateContentResponse:
         """Return the chunk to send after the handler's last one: calls, finish reasons and usage."""
-        last = self._response([self._candidates[number].last(number) for number in sorted(self._candidates)])
-        if self._usage is not None:
-            last.usage_metadata = _usage(self._usage)
+        last = self._response([candidate.last(number) for number, candidate in sorted(self._state.choices.items())])
+        if self._state.usage is not None:
+            last.usage_metadata = _usage(self._state.usage)
         return last
 
     def _response(self, candidates: list[Candidate]) -> GenerateContentResponse:
-        return GenerateContentResponse(candidates=candidates, model_version=self._model, response_id=self._id)
+        return GenerateContentResponse(candidates=candidates, model_version=self._state.model, response_id=self._id)
 
 
 class _CandidateEncoder:

@@ -21,6 +21,7 @@ from handler_host.protocols.openai.responses import (
     to_usage,
     url_annotations,
 )
+from handler_host.protocols.stream_state import StreamState
 
 
 class ChunkEncoder:
@@ -31,35 +32,23 @@ class ChunkEncoder:
     ) -> None:
         self._id = completion_id
         self._created = created
-        self._model = model
         self._include_usage = include_usage
-        self._custom = custom
-        self._choices = {0: _ChoiceEncoder(0, custom)}
-        self._usage: chat.Usage | None = None
+        self._state = StreamState(model, lambda number: _ChoiceEncoder(number, custom))
 
     def chunks(self, chunk: chat.ChatChunk) -> list[Chunk]:
         """Return the chunks to send for one chunk of the handler: mostly one, and none for model and usage."""
-        match chunk:
-            case chat.ModelChunk():
-                self._model = chunk.model
-            case chat.UsageChunk():
-                self._usage = chunk.usage
-            case chat.IgnoredChunk():
-                pass
-            case _:
-                choice = self._choices.get(chunk.choice)
-                if choice is None:
-                    choice = self._choices[chunk.choice] = _ChoiceEncoder(chunk.choice, self._custom)
-                return [self._chunk([part]) for part in choice.parts(chunk)]
-        return []
+        own = self._state.choice_chunk(chunk)
+        if own is None:
+            return []
+        return [self._chunk([part]) for part in self._state.choices[own.choice].parts(own)]
 
     def last(self) -> list[Chunk]:
         """Return the chunks to send after the handler's last one."""
-        chunks = [self._chunk([part]) for choice in self._choices.values() for part in choice.finish("stop")]
+        chunks = [self._chunk([part]) for choice in self._state.choices.values() for part in choice.finish("stop")]
         # A response without usage has no such chunk: zeros would be counts.
-        if self._include_usage and self._usage is not None:
+        if self._include_usage and self._state.usage is not None:
             chunk = self._chunk([])
-            chunk.usage = to_usage(self._usage)
+            chunk.usage = to_usage(self._state.usage)
             chunks.append(chunk)
         return chunks
 
@@ -67,7 +56,7 @@ class ChunkEncoder:
         return Chunk(
             id=self._id,
             created=self._created,
-            model=self._model,
+            model=self._state.model,
             choices=choices,
             usage=None if self._include_usage else UNSET,
         )
