@@ -155,9 +155,8 @@ def _table_line(file: Path, lines: Sequence[str], name: str, by_hand: str) -> in
 
 def _old_key(entry: Entry, now: datetime.datetime) -> dict[str, str | None] | None:
     """Return state and end of the key before the last rotation; None if there was no rotation."""
-    for _, old in list(entry.digests())[1:]:
-        return {"state": _state(old, now), "expires": _iso(old.expires)}
-    return None
+    _, *former = [key for _, key in entry.digests()]
+    return {"state": _state(former[0], now), "expires": _iso(former[0].expires)} if former else None
 
 
 def _old_key_text(old_key: dict[str, str | None] | None) -> str:

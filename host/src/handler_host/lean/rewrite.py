@@ -61,13 +61,22 @@ class Rewriter:
         if name in self._eager:
             raise NotRewritten("listed as eager, or needs a module that is not installed")
         path, is_package = self._sources[name]
-        rewriter = _ModuleRewriter(name, is_package, self._modules, self._eager, self._exports)
-        return rewriter.rewrite(tree, str(path), is_guarded=name in self._guarded)
+        rewriter = _ModuleRewriter(
+            name, is_package, self._modules, self._eager, self._exports, is_guarded=name in self._guarded
+        )
+        return rewriter.rewrite(tree, str(path))
 
 
 class _ModuleRewriter:
     def __init__(
-        self, name: str, is_package: bool, modules: Collection[str], eager: frozenset[str], exports: Exports
+        self,
+        name: str,
+        is_package: bool,
+        modules: Collection[str],
+        eager: frozenset[str],
+        exports: Exports,
+        *,
+        is_guarded: bool,
     ) -> None:
         self._name = name
         self._is_package = is_package
@@ -75,10 +84,9 @@ class _ModuleRewriter:
         self._eager = eager
         self._exports = exports
         self._stars: dict[int, dict[str, Origin]] = {}
-        self._is_guarded = False
-
-    def rewrite(self, tree: ast.Module, path: str, *, is_guarded: bool) -> Entry | None:
         self._is_guarded = is_guarded
+
+    def rewrite(self, tree: ast.Module, path: str) -> Entry | None:
         owner = _find_owner(tree.body)
         usage = self._usage(tree, owner)
         if usage.namespace_use is not None:

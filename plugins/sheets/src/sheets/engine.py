@@ -77,8 +77,7 @@ class Engine:
     async def close(self) -> None:
         """Write as many pending rows as possible, and leave the rest to the next worker."""
         try:
-            if self._mover is not None:
-                await asyncio.wait({self._mover})
+            await self.settle()
             if self.remote is not None:
                 self.remote.writer.drain()
                 await self.remote.task
