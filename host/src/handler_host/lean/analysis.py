@@ -16,6 +16,11 @@ def is_type_checking(test: ast.expr) -> bool:
     )
 
 
+def is_within(module: str, package: str) -> bool:
+    """Return whether a module is the package, or below it."""
+    return module == package or module.startswith(f"{package}.")
+
+
 def import_name(alias: ast.alias) -> str:
     """Return the name that ``import alias`` binds."""
     return alias.asname or alias.name.partition(".")[0]

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from handler_host.lean.analysis import is_within
 from handler_host.lean.cache import NotCompiled
 from handler_host.lean.compiler import compile_package
 from handler_host.lean.import_hook import open_package
@@ -98,7 +99,7 @@ def check(
             found |= {
                 module: f"its import raises {error}"
                 for module, error in reference["failures"].items()
-                if _is_within(module, package) and module not in compiled.failing
+                if is_within(module, package) and module not in compiled.failing
             }
             if not found.keys() - reasons.keys():
                 break
@@ -150,11 +151,11 @@ def _missing_effects(eager: dict[str, Any], lazy: dict[str, Any], package: str) 
         return missing
     executed = {*lazy["executed"]}
     for module, effects in eager["effects"].items():
-        if module in executed or not _is_within(module, package):
+        if module in executed or not is_within(module, package):
             continue
         missing[module] = f"its import changes: {', '.join(effects)}"
         importer = eager["importers"].get(module)
-        while importer is not None and importer not in executed and _is_within(importer, package):
+        while importer is not None and importer not in executed and is_within(importer, package):
             missing.setdefault(importer, f"imports {module}")
             importer = eager["importers"].get(importer)
     return missing
@@ -165,7 +166,7 @@ def _failed_modules(lazy: dict[str, Any], package: str, eager: Collection[str]) 
     failed: dict[str, str] = {}
     for error, running in lazy["failures"]:
         for module in running:
-            if _is_within(module, package) and module not in eager:
+            if is_within(module, package) and module not in eager:
                 failed.setdefault(module, f"imported late it raises {error}")
                 break
     return failed
@@ -176,7 +177,7 @@ def _broken_modules(differences: Sequence[Difference], package: str) -> dict[str
     return {
         difference.module: f"{difference.place} would be {difference.lazy}"
         for difference in reversed(differences)
-        if difference.kind == "name" and _is_within(difference.module, package)
+        if difference.kind == "name" and is_within(difference.module, package)
     }
 
 
@@ -205,8 +206,8 @@ def _compare(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> list[
 def _own_effects(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> set[str]:
     """Return the effects that modules of the package had, without those in which only other packages differ."""
     before, after = _effects(eager), _effects(lazy)
-    own = {effect for module, effect in before | after if _is_within(module, package)}
-    differing = {effect for module, effect in before ^ after if _is_within(module, package)}
+    own = {effect for module, effect in before | after if is_within(module, package)}
+    differing = {effect for module, effect in before ^ after if is_within(module, package)}
     differing_elsewhere = {effect for _, effect in before ^ after} - differing
     return own - differing_elsewhere
 
@@ -232,7 +233,3 @@ def _apart(eager: Any, lazy: Any) -> tuple[str, str]:
     if not isinstance(eager, list) or not isinstance(lazy, list):
         return str(eager), str(lazy)
     return str([one for one in eager if one not in lazy]), str([one for one in lazy if one not in eager])
-
-
-def _is_within(module: str, package: str) -> bool:
-    return module == package or module.startswith(f"{package}.")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
+from handler_host.lean.analysis import is_within
 from handler_host.lean.exports import Source, absolute_name
 
 
@@ -34,7 +35,7 @@ class _Imported(NamedTuple):
 def failing_imports(sources: Mapping[str, Source]) -> FailingImports:
     """Return the imports of a package that fail, or that it handles if they fail."""
     imported = {name: _imported_modules(name, source) for name, source in sources.items()}
-    guarded = {module for name, (_, targets) in imported.items() for module in targets if not _is_within(name, module)}
+    guarded = {module for name, (_, targets) in imported.items() for module in targets if not is_within(name, module)}
     failing = {
         target
         for targets, _ in imported.values()
@@ -68,10 +69,6 @@ def _targets(statements: Iterable[ast.stmt], name: str, source: Source) -> set[s
             target = absolute_name(statement, name, source.is_package)
             modules |= {target, *(f"{target}.{alias.name}" for alias in statement.names if alias.name != "*")}
     return modules
-
-
-def _is_within(module: str, parent: str) -> bool:
-    return module == parent or module.startswith(f"{parent}.")
 
 
 @cache

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection
 from typing import NamedTuple
 
-from handler_host.lean.analysis import ModuleLookups, Usage, import_name, is_type_checking
+from handler_host.lean.analysis import ModuleLookups, Usage, import_name, is_type_checking, is_within
 from handler_host.lean.cache import Entry
 from handler_host.lean.exports import Exports, Origin, Source, absolute_name, mentions_all, with_parents
 from handler_host.lean.failing import failing_imports
@@ -217,7 +217,7 @@ class _ModuleRewriter:
     def _must_stay(self, imported: _Import, usage: Usage) -> bool:
         _, module, attribute, _ = imported.row
         # `del x` of a submodule: its import must have bound it before.
-        if any(_is_within(module, f"{self._name}.{name}") for name in usage.deleted):
+        if any(is_within(module, f"{self._name}.{name}") for name in usage.deleted):
             return True
         if not self._has_submodule(imported.name) or not self._is_package:
             return False
@@ -229,7 +229,7 @@ class _ModuleRewriter:
 
     def _is_inside(self, name: str, row: Row) -> bool:
         """Return whether a name comes from inside of the submodule that has the same name."""
-        return _is_within(row[1], f"{self._name}.{name}")
+        return is_within(row[1], f"{self._name}.{name}")
 
     def _kept_body(
         self, body: list[ast.stmt], imports: list[_Import], lazy: dict[str, Row], usage: Usage
@@ -341,10 +341,6 @@ def _has_future_annotations(body: list[ast.stmt]) -> bool:
         and any(alias.name == "annotations" for alias in statement.names)
         for statement in body
     )
-
-
-def _is_within(module: str, parent: str) -> bool:
-    return module == parent or module.startswith(f"{parent}.")
 
 
 def imported_modules(tree: ast.Module, name: str, is_package: bool) -> set[str]:
