@@ -9,7 +9,7 @@ import pytest
 
 from handler_host.lifecycle import processor_load
 from handler_host.memory.footprints import FootprintStore
-from tests.integration.races.several_workers import MB
+from tests.integration.races.several_workers import MB, room_for
 from tests.support import install_puppet
 
 
@@ -28,4 +28,4 @@ def small_budget(tmp_path: Path) -> dict[str, Any]:
         install_puppet(tmp_path, name)
         footprints.record_usage((name, name, "1.0"), peak=1000 * MB, steady=1000 * MB)
     footprints.save(footprints.snapshot())
-    return {"state_file": tmp_path / "memory.json", "headroom": 0, "limit": 3500 * MB, "wait": 20.0}
+    return {"state_file": tmp_path / "memory.json", "headroom": 0, "limit": room_for(3500 * MB), "wait": 20.0}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, MemoryBudget
+from tests.integration.races.several_workers import room_for
 from tests.support import (
     WORKERS,
     children_of,
@@ -74,7 +75,7 @@ async def test_case_3_nothing_is_forked_for_dispatches_that_have_left(tmp_path: 
     install_puppet(tmp_path, "other")
     control = str(tmp_path / "control")
     keys = {"control": control, "memory_estimate": 2000 * MB}
-    memory = {"limit": 3000 * MB, "headroom": 0, "wait": 600.0}
+    memory = {"limit": room_for(3000 * MB), "headroom": 0, "wait": 600.0}
     handlers = {"puppet": keys, "other": {**keys, "at_activation": "wait:go"}}
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go")

@@ -12,7 +12,7 @@ import pytest
 
 from handler_host.memory.footprints import FootprintStore
 from handler_host.plugin.errors import HandlerCrashed
-from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, states
+from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, room_for, states
 from tests.support import error_of, gone, install_plugin, install_puppet, supervisor_harness, until, within
 
 pytestmark = pytest.mark.usefixtures("any_load_is_enough")
@@ -147,7 +147,7 @@ async def test_min_workers_beyond_the_budget_serve_with_those_that_fit(tmp_path:
     footprints = FootprintStore(tmp_path / "memory.json")
     footprints.record_usage(("puppet", "puppet", "1.0"), peak=1000 * MB, steady=1000 * MB)
     footprints.save(footprints.snapshot())
-    memory: dict[str, Any] = {"state_file": tmp_path / "memory.json", "headroom": 0, "limit": 1500 * MB}
+    memory: dict[str, Any] = {"state_file": tmp_path / "memory.json", "headroom": 0, "limit": room_for(1500 * MB)}
     async with supervisor_harness(tmp_path, policy={**SEVERAL, "min_workers": 2}, memory=memory) as host:
         host.control.make("end0", "end1")
         held = [host.start(hold(host, number)) for number in range(2)]

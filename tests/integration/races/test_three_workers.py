@@ -18,7 +18,7 @@ from handler_host.config import AuthConfig
 from handler_host.config.loader import hash_key
 from handler_host.plugin.errors import CircuitOpen, HandlerBusy, HandlerCrashed, HandlerUnloaded
 from tests.integration.http.serving import running
-from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, states
+from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, room_for, states
 from tests.support import SupervisorHarness, error_of, gone, install_puppet, supervisor_harness, until, within
 
 pytestmark = pytest.mark.usefixtures("any_load_is_enough")
@@ -149,7 +149,7 @@ async def test_a_dispatch_of_another_handler_gets_the_growths_memory(
     tmp_path: Path,
     small_budget: dict[str, Any],
 ) -> None:
-    memory = small_budget | {"limit": 2500 * MB}
+    memory = small_budget | {"limit": room_for(2500 * MB)}
     slow = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "wait:go"}}
     async with supervisor_harness(tmp_path, policy={**SEVERAL, **THREE}, memory=memory, handlers=slow) as host:
         host.control.make("go", "end0", "end1", "end2")
