@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,17 @@ async def test_case_30_a_worker_may_block_for_less_than_hang_after(tmp_path: Pat
         # The worker misses many heartbeats.
         assert (await host.ask("puppet", "script", steps=["block:1"]))["pid"] == pid
         assert (await host.ask())["generation"] == 1
+        assert host.supervisor.status("puppet").last_exit is None
+
+
+async def test_case_30_a_host_that_was_stopped_keeps_its_workers(tmp_path: Path) -> None:
+    """SIGSTOP, or a suspended machine: the host sends no heartbeat for longer than `hang_after`."""
+    install_puppet(tmp_path)
+    async with supervisor_harness(tmp_path, workers={"heartbeat_interval": 0.1, "hang_after": 1.0}) as host:
+        await host.ask()
+        pid = host.pid()
+        time.sleep(1.5)  # noqa: ASYNC251 - the worker runs, and the host does not
+        assert (await host.ask())["pid"] == pid
         assert host.supervisor.status("puppet").last_exit is None
 
 

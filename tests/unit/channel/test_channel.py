@@ -260,6 +260,16 @@ class TestStart:
             peer.close()
             assert isinstance(await within(starting), HandlerCrashed)
 
+    async def test_stopped_host_does_not_count(self) -> None:
+        async with channel() as (opened, peer):
+            starting = asyncio.ensure_future(opened.start(SPEC, 1.0))
+            await peer.receive()
+            time.sleep(1.5)  # noqa: ASYNC251 - blocks the loop as a stopped process does
+            for _ in range(3):
+                await asyncio.sleep(0)  # the host's timers run before the worker continues
+            await peer.send(frames.Ready(frames.PROTOCOL_VERSION, (), 0.0, 0.0))
+            await within(starting)
+
     async def test_other_protocol_version(self) -> None:
         async with channel() as (opened, peer):
             starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))

@@ -33,6 +33,9 @@ from handler_host.plugin.errors import (
     PermanentActivationFailure,
 )
 
+ACTIVATION_STEPS = 10
+"""Steps in which the time for an activation is counted: a host that is stopped for long loses one of them at most."""
+
 
 class CloseReason(msgspec.Struct, frozen=True):
     """Why a channel is closed."""
@@ -138,12 +141,9 @@ class Channel(FrameWriter):
             self._ready.cancel()
             raise HandlerCrashed(self.closed.result().text)
         try:
-            async with asyncio.timeout(timeout):
-                ready = await self._ready
-        except TimeoutError:
-            raise ActivationTimeout(
-                f"{self._handler} was not ready within {timeout:g} s (activate_timeout)", retry_after=timeout
-            ) from None
+            ready = await self._wait_for_ready(self._ready, timeout)
+        finally:
+            self._ready.cancel()
         if ready.protocol != frames.PROTOCOL_VERSION:
             raise PermanentActivationFailure(
                 f"the worker of {self._handler} uses protocol {ready.protocol}, the host {frames.PROTOCOL_VERSION}; "
@@ -152,6 +152,15 @@ class Channel(FrameWriter):
         self._missed_heartbeats = 0
         self._send_heartbeat()
         return ready
+
+    async def _wait_for_ready(self, ready: asyncio.Future[frames.Ready], timeout: float) -> frames.Ready:
+        for _ in range(ACTIVATION_STEPS):
+            await asyncio.wait({ready}, timeout=timeout / ACTIVATION_STEPS)
+            if ready.done():
+                return ready.result()
+        raise ActivationTimeout(
+            f"{self._handler} was not ready within {timeout:g} s (activate_timeout)", retry_after=timeout
+        )
 
     def call(
         self,

@@ -102,7 +102,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     write_paths: tuple[str, ...] = ()
     """Files and directories that a confined worker may read and write, besides its data and temporary files."""
     hang_after: float | None = None
-    """Seconds without a frame of the host, from the first heartbeat on, after which the worker ends itself."""
+    """Seconds without a frame of the host, from the first heartbeat on, after which a remote worker ends itself.
+
+    None on the host's machine: there a worker sees the end of its host at once, and outlives a host that is stopped.
+    """
     is_remote: bool = False
     """Whether the worker runs on another machine: it keeps that machine's environment, and reports its own memory."""
 

@@ -295,7 +295,7 @@ class LaunchSpecBuilder:
                 confine=workers.confine,
                 read_paths=tuple(map(str, policy.read_paths)),
                 write_paths=tuple(map(str, policy.write_paths)),
-                hang_after=workers.hang_after if policy.isolation != "inline" else None,
+                hang_after=workers.hang_after if is_remote else None,
                 is_remote=is_remote,
             ),
             policy=policy,

@@ -6,7 +6,7 @@ import asyncio
 import os
 from contextlib import suppress
 
-from handler_host.workers.child_processes import child_states
+from handler_host.workers.child_processes import child_states, has_zombie
 
 INTERVAL = 2.0
 """Seconds between two checks, and so the time in which the owner of a child must reap it."""
@@ -20,18 +20,10 @@ async def reap_orphans() -> None:
     """
     seen: set[int] = set()
     while True:
-        states = child_states() if _has_zombie() else {}
+        states = child_states() if has_zombie() else {}
         zombies = {pid for pid, state in states.items() if state == b"Z"}
         for pid in seen & zombies:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - does not wait
         seen = zombies - seen
         await asyncio.sleep(INTERVAL)
-
-
-def _has_zombie() -> bool:
-    """Return whether a child has exited and is not reaped; costs one system call."""
-    try:
-        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return False

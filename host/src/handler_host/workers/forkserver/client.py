@@ -111,10 +111,12 @@ class ForkServerProcess(ControlledProcess):
 
     def require_response(self, response: asyncio.Future[Any]) -> None:
         """Kill the fork server if it has not set ``response`` within ``RESPONSE_TIMEOUT``."""
-        timer = self._loop.call_later(RESPONSE_TIMEOUT, self._kill_hung)
+        timer = self._loop.call_later(RESPONSE_TIMEOUT, self._kill_hung, response)
         response.add_done_callback(lambda _: timer.cancel())
 
-    def _kill_hung(self) -> None:
+    def _kill_hung(self, response: asyncio.Future[Any]) -> None:
+        if response.done():
+            return  # in this turn of the loop: the host was stopped meanwhile
         log.error("the fork server hangs: killing it and its workers", extra={"fields": {"pid": self.pid}})
         if not self.disconnected:
             self._disconnect()

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from handler_host.channel import frames
+from handler_host.workers.child_processes import reap_daemons
 from handler_host.workers.runtime.loading import Handler
 from handler_host.workers.runtime.operation_runner import OperationRunner, RunningCall
 from handler_host.workers.runtime.outgoing_calls import OutgoingCalls
@@ -135,6 +136,7 @@ class HostConnection(asyncio.Protocol):
 
     def _receive_ping(self, frame: frames.Ping) -> None:
         self._watchdog.start()
+        reap_daemons()
         memory = self._memory() if self._memory is not None else None
         self.send(frames.Pong(frame.sequence, len(self._calls), time.process_time(), time.monotonic(), memory))
 
