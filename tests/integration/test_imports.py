@@ -13,6 +13,9 @@ SERVE_AND_LIST = """
 import sys
 at_start = set(sys.modules)  # .pth files of installed packages create `google`, an empty namespace
 
+from handler_host._internal.aiohttp_import import import_aiohttp
+import_aiohttp()
+
 import asyncio
 from handler_host.config import Config, LogConfig, ServerConfig
 from handler_host.server import serving
@@ -33,6 +36,9 @@ PLUGIN_API |= {"handler_host.chat.handler", "handler_host.plugin.provider_errors
 
 FOR_WORKERS = {"pluggy", "handler_host.workers.runtime", "handler_host.lean.import_hook"} | PLUGIN_API
 FOR_TOOLS = {"handler_host.cli", "handler_host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
+
+FOR_INLINE_HANDLERS = {"aiohttp.client", "aiohttp.connector"}
+"""Modules that a handler in the host's process may use; aiohttp itself imports them, unless the host imports it."""
 
 FOR_SEVERAL_HOSTS = {"redis", "handler_host.shared.store", "handler_host.auth.shared_limits"}
 """Modules that ``shared.url`` imports."""
@@ -82,4 +88,5 @@ def test_discovery_imports_no_plugin() -> None:
     loaded = set(response.stdout.split())
     assert "handler_host.lifecycle.supervisor" in loaded
     assert {name for name in loaded if name.partition(".")[0] in FOREIGN | PLUGINS} == set()
-    assert loaded & (FOR_WORKERS | FOR_TOOLS | FOR_SEVERAL_HOSTS | FOR_REQUESTS | FOR_ACTIVATIONS) == set()
+    unused = FOR_WORKERS | FOR_TOOLS | FOR_INLINE_HANDLERS | FOR_SEVERAL_HOSTS | FOR_REQUESTS | FOR_ACTIVATIONS
+    assert loaded & unused == set()

@@ -1,55 +1,67 @@
 """Import aiohttp for a server: what only a client or a server of files needs waits for its first use.
 
-At its import aiohttp reads the certificates that its client trusts (1.8 MB, 30 ms of CPU) and the system's table of
-media types (0.3 MB). The host is not a client, and its few files have their media types in the code.
+The package ``aiohttp`` imports its client (2.6 MB), which reads the certificates that it trusts (1.8 MB); the host does
+not need it. A server of files needs the system's table of media types (0.3 MB); the few files of the host have theirs
+in the code.
 """
 
 from __future__ import annotations
 
+import importlib
 import mimetypes
-import ssl
+import re
 import sys
-from typing import Any
+import threading
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import InspectLoader
+
+_VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
+_completing = threading.RLock()
 
 
-class _PostponedTrust(ssl.SSLContext):
-    """A context that reads the system's certificates before its first connection."""
+class _PackageWithoutClient(ModuleType):
+    """The package ``aiohttp`` until one of the names is used that its ``__init__`` defines.
 
-    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        """Read the certificates, and make a connection of an event loop."""
-        self._load()
-        return self.wrap_bio(*arguments, **options)
+    Modules of the package are imported as usual, and do not count. An inline handler may use a name in any thread.
+    """
 
-    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
-        """Read the certificates, and make a blocking connection."""
-        self._load()
-        return self.wrap_socket(*arguments, **options)
-
-    def _load(self) -> None:
-        self.__class__ = ssl.SSLContext  # type: ignore[assignment]
-        self.load_default_certs()
+    def __getattr__(self, name: str) -> Any:
+        """Return a module of the package, or else execute its ``__init__`` and return what that defines."""
+        module = f"{self.__name__}.{name}"
+        if find_spec(module) is not None:
+            return importlib.import_module(module)
+        with _completing:
+            if type(self) is _PackageWithoutClient:
+                importlib.reload(self)
+                self.__class__ = ModuleType  # type: ignore[assignment]
+        return getattr(self, name)
 
 
 def import_aiohttp() -> None:
     """Import ``aiohttp.web``; do nothing if aiohttp is imported already, as in an application with a mounted host."""
     if "aiohttp" in sys.modules:
         return
-    postponed: list[ssl.SSLContext] = []
-
-    def postpone(context: ssl.SSLContext, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
-        if purpose is ssl.Purpose.SERVER_AUTH:
-            postponed.append(context)
-        else:
-            load_default_certs(context, purpose)
-
-    load_default_certs = ssl.SSLContext.load_default_certs
+    _add_package_without_client()
     media_type_files = list(mimetypes.knownfiles)
-    ssl.SSLContext.load_default_certs = postpone  # type: ignore[method-assign,assignment]
     mimetypes.knownfiles.clear()
     try:
         import aiohttp.web  # noqa: F401
     finally:
-        ssl.SSLContext.load_default_certs = load_default_certs  # type: ignore[method-assign]
         mimetypes.knownfiles[:] = media_type_files
-    for context in postponed:
-        context.__class__ = _PostponedTrust
+
+
+def _add_package_without_client() -> None:
+    spec = find_spec("aiohttp")
+    if spec is None:
+        return
+    version = _VERSION.search(cast("InspectLoader", spec.loader).get_source("aiohttp") or "")
+    if version is None:
+        return
+    package = module_from_spec(spec)
+    package.__dict__["__version__"] = version[1]  # the only name that the modules of the server import from the package
+    package.__class__ = _PackageWithoutClient
+    sys.modules["aiohttp"] = package

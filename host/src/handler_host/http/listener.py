@@ -9,8 +9,8 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, cast
 
-from aiohttp import StreamReader, http_exceptions, web
-from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp import http_exceptions, web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from handler_host.config import ServerConfig

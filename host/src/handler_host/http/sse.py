@@ -8,8 +8,9 @@ import socket
 from types import TracebackType
 from typing import Self
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
 
 from handler_host.http.request_context import RequestContext
 
