@@ -17,6 +17,11 @@ SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 PASSWORD = "the-password-of-the-shared-server"
 
 
+def url_at(port: int) -> str:
+    """Return the URL of a server with the password at this port."""
+    return f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+
+
 class Server:
     """A Redis server with a password, which can stop and start again at the same port."""
 
@@ -29,7 +34,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        return url_at(self.port)
 
     def start(self) -> None:
         assert SERVER is not None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from handler_host.config import SharedConfig
 from handler_host.telemetry.usage import UsageRow
-from tests.integration.ops.redis_server import SERVER, Server
+from tests.integration.ops.redis_server import PASSWORD, SERVER, Server, url_at
 from tests.support import until
 
 pytest.importorskip("redis", reason="redis-py is not installed (handler-host[redis])")
@@ -79,6 +81,58 @@ async def test_a_refusing_server_is_named_once_until_it_recovers(
         False,
         True,
     ]
+
+
+async def test_a_failover_behind_one_address_needs_no_restart(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address leads to the promoted replica; connections that are open lead to the old primary, a replica now."""
+    monkeypatch.setattr("handler_host.shared.store.RETRY_AFTER_S", 0.0)
+    (tmp_path / "replica").mkdir()
+    replica = Server(tmp_path / "replica")
+    replica.start()
+    address = Address(server.port)
+    async with await asyncio.start_server(address.connect, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        store = SharedStore(SharedConfig(url=url_at(port), timeout=5.0), lambda result: None)
+        async with Redis.from_url(server.url) as old, Redis.from_url(replica.url) as new:
+            await new.config_set("masterauth", PASSWORD)
+            await new.replicaof("127.0.0.1", str(server.port))
+            await asyncio.gather(*(store.budget("a") for _ in range(3)))  # connections, open together
+            assert await store.count_request("a", ONE_REQUEST, uses_tokens=False) is None
+            assert await old.wait(1, 20_000) == 1
+            await new.replicaof("NO", "ONE")
+            await old.replicaof("127.0.0.1", str(replica.port))
+            address.port = replica.port
+            store.add_usage(ROW, {"input": 5})
+            with caplog.at_level(logging.WARNING):
+                await until_written(store, 5)
+                # The count of before the failover holds.
+                assert await store.count_request("a", ONE_REQUEST, uses_tokens=False) is not None
+        await store.close()
+    replica.stop()
+    first, last = (record.getMessage() for record in caplog.records)
+    assert "read only replica; set shared.url to the primary" in first
+    assert last.endswith("responds again; limits are shared")
+
+
+class Address:
+    """An address that leads new connections to ``port``, as the name or proxy of a primary does."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Join a connection to the port of this moment."""
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        await asyncio.gather(self._copy(reader, server_writer), self._copy(server_reader, writer))
+
+    @staticmethod
+    async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
 
 
 async def test_a_server_may_lose_its_scripts_or_its_data(store: SharedStore, operator: Any) -> None:
