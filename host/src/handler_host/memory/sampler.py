@@ -77,6 +77,7 @@ class MemorySampler:
         )
         # One thread of its own: readings are sequential, and the loop's default pool would grow to many threads.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memory-sampler")
+        self._is_closed = False
 
     async def read(
         self, fork_servers: Sequence[int], workers: Mapping[Key, int], drivers: Sequence[int] = ()
@@ -85,8 +86,10 @@ class MemorySampler:
 
         If the system refuses (no file descriptor is left), the figures of the latest
         reading are returned: an unload, which frees descriptors, must not fail for
-        want of a figure.
+        want of a figure. After :meth:`close`, too: an admin request may arrive while the host ends.
         """
+        if self._is_closed:
+            return self._latest
         try:
             self._latest = await self.run(lambda: _read(self._config, fork_servers, workers, drivers))
         except OSError as error:
@@ -106,6 +109,7 @@ class MemorySampler:
 
     def close(self) -> None:
         """End the thread."""
+        self._is_closed = True
         self._thread.shutdown(wait=False)
 
 
