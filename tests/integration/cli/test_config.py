@@ -123,8 +123,8 @@ class TestErrors:
         source = write_toml('[server]\nprot = 80\n[memory]\nlimit = "lots"\n')
         result = run(command, "--config", source)
         assert (result.status, result.out) == (2, "")
-        assert f"{source}: server.prot = 80: unknown key; did you mean 'port'?" in result.err
-        assert f'{source}: memory.limit = "lots": must be' in result.err
+        assert f"{source}:2: server.prot = 80: unknown key; did you mean 'port'?" in result.err
+        assert f'{source}:4: memory.limit = "lots": must be' in result.err
         assert "Traceback" not in result.err
 
     def test_missing_file(self, run: Run) -> None:

@@ -147,26 +147,26 @@ def test_consumers_of_the_environment_and_an_empty_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "message", "line"),
     [
-        ("[consumers.a]\n", "hash"),
-        ('[consumers.a]\nhash = "clear"\n', "sha256:HEX"),
-        (written(a="handlers = 'gpt_a'"), "list of names"),
-        (written(a="requests_per_minute = 0"), "from 1"),
-        (written(a="concurrency = true"), "whole number"),
-        (written(a="expires = 12:00:00"), "2027-01-01"),
-        (written(a="expire = 2027-01-01"), "did you mean 'expires'"),
-        ("[keys.a]\n", "unknown key 'keys'"),
-        ("consumers = 3\n", r"\[consumers.NAME\]"),
-        ('[consumers."a b"]\n', "a name must be"),
-        ("[consumers", "neither TOML nor JSON"),
-        (written(a="") + written(b="").replace(hash_key("key-b"), hash_key("key-a")), "same as that of a"),
+        ("[consumers.a]\n", "hash", 1),
+        ('[consumers.a]\nhash = "clear"\n', "sha256:HEX", 1),
+        (written(a="handlers = 'gpt_a'"), "list of names", 1),
+        (written(a="requests_per_minute = 0"), "from 1", 1),
+        (written(a="concurrency = true"), "whole number", 1),
+        (written(a="expires = 12:00:00"), "2027-01-01", 1),
+        (written(a="expire = 2027-01-01"), "did you mean 'expires'", 1),
+        ("[keys.a]\n", "unknown key 'keys'", None),
+        ("consumers = 3\n", r"\[consumers.NAME\]", None),
+        ('[consumers."a b"]\n', "a name must be", 1),
+        ("[consumers", "neither TOML nor JSON", None),
+        (written(a="") + written(b="").replace(hash_key("key-b"), hash_key("key-a")), "same as that of a", 4),
     ],
 )
-def test_a_wrong_file_is_told_with_place_and_remedy(text: str, message: str) -> None:
+def test_a_wrong_file_is_told_with_place_and_remedy(text: str, message: str, line: int | None) -> None:
     with pytest.raises(ConfigError, match=message) as found:
         parse_consumers(text, "consumers.toml")
-    assert found.value.message.startswith("consumers.toml: ")
+    assert found.value.message.startswith("consumers.toml: " if line is None else f"consumers.toml:{line}: ")
 
 
 def test_limit_holds_in_every_minute_also_if_it_changes() -> None:

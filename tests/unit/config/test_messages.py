@@ -26,9 +26,9 @@ class TestProblems:
         ("text", "problem"),
         [
             ("[server]\nprot = 8080", "server.prot = 8080: unknown key; did you mean 'port'?"),
-            ("[sever]\nport = 1", "sever: unknown section; did you mean 'server'?"),
+            ("sever = { port = 1 }", "sever: unknown section; did you mean 'server'?"),
             ("port = 8080", "port = 8080: unknown key; did you mean 'port' in [server]?"),
-            ("[handler.gpt_a]\nmodel = 1", "handler: unknown section; did you mean 'handlers'?"),
+            ("handler = { gpt_a = { model = 1 } }", "handler: unknown section; did you mean 'handlers'?"),
             (
                 '[server]\nidle_after = "5m"',
                 "server.idle_after = \"5m\": unknown key; did you mean 'idle_after' in [defaults] or [handlers.NAME]?",
@@ -90,7 +90,7 @@ class TestProblems:
                 "defaults.isolation = \"proces\": must be one of process, exec, inline; did you mean 'process'?",
             ),
             (
-                '[defaults]\nisolation = "raj"\n[launchers.ray]',
+                '[launchers.ray]\n[defaults]\nisolation = "raj"',
                 "defaults.isolation = \"raj\": must be one of process, exec, inline, ray; did you mean 'ray'?",
             ),
             ("[launchers.ray]\ntls = 1", "launchers.ray.tls = 1: must be true or false"),
@@ -115,9 +115,13 @@ class TestProblems:
             ('data_dir = "\\u0000"', 'data_dir = "\\u0000": must be a path'),
         ],
     )
-    def test_in_the_file(self, write: Write, text: str, problem: str) -> None:
+    def test_in_the_last_line_of_the_file(self, write: Write, text: str, problem: str) -> None:
         path = write(text)
-        assert message(path).startswith(f"{path}: {problem}")
+        assert message(path).startswith(f"{path}:{len(text.splitlines())}: {problem}")
+
+    def test_section_is_named_by_its_header(self, write: Write) -> None:
+        path = write("data_dir = 'data'\n\n[sever]\nport = 1\n[server]\n")
+        assert message(path).startswith(f"{path}:3: sever: unknown section")
 
     @pytest.mark.parametrize(
         ("variable", "value", "problem"),
@@ -165,8 +169,8 @@ class TestProblems:
         path = write("[server]\nprot = 1\nport = 0\n[log]\nlevel = 2")
         text = message(path, {"HANDLER_HOST_SERVER__PORT": "x"}, {"memory.limit": "y"})
         assert [line.partition(": ")[0] for line in text.splitlines()] == [
-            str(path),
-            str(path),
+            f"{path}:2",
+            f"{path}:5",
             "environment variable HANDLER_HOST_SERVER__PORT",
             "--memory-limit",
         ]
@@ -209,7 +213,7 @@ class TestSecrets:
     def test_message_has_the_remedy(self, write: Write) -> None:
         path = write('[auth]\nadmin_token = "sk-secret"')
         assert message(path) == (
-            f"{path}: auth.admin_token: not a hash; write sha256:HEX (`handler-host config hash` makes it), "
+            f"{path}:2: auth.admin_token: not a hash; write sha256:HEX (`handler-host config hash` makes it), "
             "or set the key in clear in HANDLER_HOST_ADMIN_TOKEN"
         )
 

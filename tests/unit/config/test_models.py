@@ -40,7 +40,7 @@ def test_invalid_lines_name_their_place(write: Write, text: str, message: str) -
     path = write(f"[models]\n{text}\n")
     with pytest.raises(ConfigError) as raised:
         load_config(path, {})
-    assert raised.value.message.startswith(f"{path}: {message}")
+    assert raised.value.message.startswith(f"{path}:2: {message}")
 
 
 def test_invalid_section_and_variable(write: Write) -> None:

@@ -130,9 +130,12 @@ def test_invalid_aliases(name: str, target: str, error: str) -> None:
 
 def test_flaws_have_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "host.toml"
-    path.write_text('[models]\nfast = "gpt_a"\n"claude-*" = "nobody_here"\n')
-    (flaw,) = find_config_flaws(load_config(path, {}).config, HANDLERS)
-    assert flaw.startswith(f"{path}:3: [models] 'claude-*': unknown handler 'nobody_here'")
+    path.write_text('[models]\nfast = "gpt_a"\n"claude-*" = "nobody_here"\n[handlers.gpt_a]\nfallback = ["gpt_bb"]\n')
+    flaws = list(find_config_flaws(load_config(path, {}).config, HANDLERS))
+    assert [flaw.partition(";")[0] for flaw in flaws] == [
+        f"{path}:5: [handlers.gpt_a] fallback: unknown handler 'gpt_bb'",
+        f"{path}:3: [models] 'claude-*': unknown handler 'nobody_here'",
+    ]
 
 
 def test_unknown_handlers_are_flaws() -> None:

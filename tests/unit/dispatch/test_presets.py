@@ -219,7 +219,7 @@ def test_the_file_is_checked(tmp_path: Any) -> None:
     path.write_text('[handlers.x]\nplugin = "gpt_a"\n[handlers.x.preset]\nsystem = "Be brief."\ntop_pp = 0.2\n')
     with pytest.raises(ConfigError) as raised:
         load_config(path, {})
-    assert raised.value.message == (f"{path}: handlers.x.preset: unknown key top_pp; did you mean 'top_p'?")
+    assert raised.value.message == (f"{path}:3: handlers.x.preset: unknown key top_pp; did you mean 'top_p'?")
     path.write_text(path.read_text().replace("top_pp =", "temperature ="))
     config = load_config(path, {}).config
     assert Presets(lambda: config).of("x") == Preset(system="Be brief.", temperature=0.2)

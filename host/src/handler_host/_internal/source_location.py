@@ -47,5 +47,12 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
     return None
 
 
+def place_in_toml(file: str, text: str, path: Sequence[str]) -> str:
+    """Return ``file:line`` of the key ``path`` or else of the innermost table around it; without either ``file``."""
+    lines = (line_of(text, path[:length]) for length in range(len(path), 0, -1))
+    line = next((line for line in lines if line is not None), None)
+    return file if line is None else f"{file}:{line}"
+
+
 def _words(key: str) -> tuple[str, ...]:
     return tuple(word.strip("\"'") for word in re.findall(_WORD, key))

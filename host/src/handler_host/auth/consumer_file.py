@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from handler_host._internal.source_location import place_in_toml
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.toml_error import explain_toml_error
 from handler_host.config.policy import Unsupported
@@ -81,7 +82,8 @@ def parse_consumers(text: str, where: str) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     hashes: dict[str, str] = {}
     for name, table in tables.items():
-        place = f"{where}: [consumers.{name if is_name(name) else show(name)}]"
+        table_name = f"[consumers.{name if is_name(name) else show(name)}]"
+        place = f"{place_in_toml(where, text, ('consumers', name))}: {table_name}"
         if not is_name(name):
             problems.append(f"{place}: a name must be {NAME_FORM}")
             continue

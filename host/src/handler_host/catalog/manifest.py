@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from handler_host._internal import units, versions
-from handler_host._internal.source_location import line_of
+from handler_host._internal.source_location import line_of, place_in_toml
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.toml_error import explain_toml_error
 from handler_host.catalog import settings
@@ -392,7 +392,4 @@ class _Reader:
 
     def _where(self, key: str) -> str:
         """Return file and line of the key, or of the innermost table around it that has a line."""
-        words = key.split(".")
-        lines = (line_of(self._text_of_file, words[:length]) for length in range(len(words), 0, -1))
-        line = next((line for line in lines if line is not None), None)
-        return self._path if line is None else f"{self._path}:{line}"
+        return place_in_toml(self._path, self._text_of_file, key.split("."))

@@ -16,38 +16,39 @@ def check_together(
     values: Mapping[str, Mapping[str, Any]],
     handlers: Mapping[str, Mapping[str, Any]],
     launchers: Mapping[str, Mapping[str, Any]],
-    origins: Mapping[str, object],
-) -> Iterator[str]:
-    """Yield the problems of the sections, the handlers and the launchers; ``origins`` has the place of each key."""
-    yield from _check_heartbeat(values["workers"], origins)
-    yield from _check_addresses(values, launchers, origins)
+) -> Iterator[tuple[str, str]]:
+    """Yield the problems of the sections, the handlers and the launchers, each after the key to correct."""
+    yield from _check_heartbeat(values["workers"])
+    yield from _check_addresses(values, launchers)
     policies = {"defaults": values["defaults"], **{f"handlers.{name}": keys for name, keys in handlers.items()}}
-    yield from _check_isolation(policies, launchers, origins)
-    yield from _check_numbers_of_workers(policies, origins)
+    yield from _check_isolation(policies, launchers)
+    yield from _check_numbers_of_workers(policies)
     limit, headroom = values["memory"].get("limit"), values["memory"].get("headroom")
     if limit is not None and isinstance(headroom, int) and headroom >= limit:
         yield (
-            f"{origins['memory.headroom']}: memory.headroom is {format_size(headroom)}: must be less than "
-            f"memory.limit ({format_size(limit)})"
+            "memory.headroom",
+            f"memory.headroom is {format_size(headroom)}: must be less than memory.limit ({format_size(limit)})",
         )
 
 
-def _check_heartbeat(keys: Mapping[str, Any], origins: Mapping[str, object]) -> Iterator[str]:
+def _check_heartbeat(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     workers = WorkersConfig(**keys)
     interval, timeout = workers.heartbeat_interval, workers.hang_after
     if timeout < 2 * interval:
-        place = origins.get("workers.hang_after") or origins["workers.heartbeat_interval"]
+        key = "workers.hang_after" if "hang_after" in keys else "workers.heartbeat_interval"
         yield (
-            f"{place}: workers.hang_after is {format_duration(timeout)}: must be at least twice "
-            f"workers.heartbeat_interval ({format_duration(interval)}), or every worker counts as hung"
+            key,
+            (
+                f"workers.hang_after is {format_duration(timeout)}: must be at least twice "
+                f"workers.heartbeat_interval ({format_duration(interval)}), or every worker counts as hung"
+            ),
         )
 
 
 def _check_addresses(
     values: Mapping[str, Mapping[str, Any]],
     launchers: Mapping[str, Mapping[str, Any]],
-    origins: Mapping[str, object],
-) -> Iterator[str]:
+) -> Iterator[tuple[str, str]]:
     addresses = [("server.listen", listen) for listen in values["server"].get("listen", ())]
     if admin_listen := values["admin"].get("listen"):
         addresses.append(("admin.listen", admin_listen))
@@ -56,28 +57,25 @@ def _check_addresses(
         try:
             parse_listen(listen)
         except ValueError as error:
-            yield f"{origins[key]}: {key} = {show(listen)}: {error}"
+            yield key, f"{key} = {show(listen)}: {error}"
 
 
 def _check_isolation(
     policies: Mapping[str, Mapping[str, Any]],
     launchers: Mapping[str, Mapping[str, Any]],
-    origins: Mapping[str, object],
-) -> Iterator[str]:
+) -> Iterator[tuple[str, str]]:
     for table, keys in policies.items():
         if "isolation" in keys and (flaw := isolation_flaw(keys["isolation"], launchers)):
             key = f"{table}.isolation"
-            yield f"{origins[key]}: {key} = {show(keys['isolation'])}: {flaw}"
+            yield key, f"{key} = {show(keys['isolation'])}: {flaw}"
 
 
-def _check_numbers_of_workers(
-    policies: Mapping[str, Mapping[str, Any]], origins: Mapping[str, object]
-) -> Iterator[str]:
+def _check_numbers_of_workers(policies: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     default_most = policies["defaults"].get("max_workers", 1)
     for table, keys in policies.items():
         least, most = keys.get("min_workers", 0), keys.get("max_workers", default_most)
         if least > most:
             yield (
-                f"{origins[f'{table}.min_workers']}: {table}.min_workers = {least}: must be at most max_workers "
-                f"({most}); raise max_workers"
+                f"{table}.min_workers",
+                f"{table}.min_workers = {least}: must be at most max_workers ({most}); raise max_workers",
             )

@@ -1,17 +1,18 @@
 """Reads the configuration: a TOML file, then the environment, then flags; each overrides the one before.
 
-All problems end in one :class:`handler_host.plugin.errors.ConfigError`, one line each: the place (file,
-variable or flag), the key, the value, and the nearest valid one.
+All problems end in one :class:`handler_host.plugin.errors.ConfigError`, one line each: the place (file
+and line, variable or flag), the key, the value, and the nearest valid one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from handler_host._internal.source_location import place_in_toml
 from handler_host._internal.suggestions import did_you_mean, nearest
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, default_data_dir, looks_secret
 from handler_host.config.cross_checks import check_together
@@ -20,7 +21,8 @@ from handler_host.config.launchers import LAUNCHER_KEYS, LauncherConfig
 from handler_host.config.model_aliases import ModelAlias
 from handler_host.config.model_info import read_model_info
 from handler_host.config.shared import find_url_flaw
-from handler_host.config.toml_file import read_toml
+from handler_host.config.text_file import read_text
+from handler_host.config.toml_file import parse_toml
 from handler_host.config.values import SECTIONS, InvalidValue, convert, json_or_text, keys_of, show
 from handler_host.plugin.errors import ConfigError
 
@@ -108,6 +110,7 @@ class _Reader:
         self._models: dict[str, str] = {}
         self._data_dir: Path | None = None
         self._default_data_dir: Path | None = None
+        self._text = ""
         self._base = Path()
         self._problems: list[str] = []
 
@@ -115,7 +118,8 @@ class _Reader:
         """Read the file; raises :class:`ConfigError` if it is not readable as TOML."""
         origin = Origin("file", str(path))
         self._base = path.parent
-        for section, value in read_toml(path).items():
+        self._text = read_text(path, str(path), "give another file with --config")
+        for section, value in parse_toml(self._text, str(path)).items():
             if section in ("handlers", "launchers") and isinstance(value, dict):
                 tables = self._handlers if section == "handlers" else self._launchers
                 for name, keys in value.items():
@@ -160,7 +164,8 @@ class _Reader:
     def build(self, path: Path | None) -> Config:
         """Return the configuration; raises :class:`ConfigError` with all problems."""
         if not self._problems:
-            self._problems += check_together(self._values, self._handlers, self._launchers, self.origins)
+            for key, problem in check_together(self._values, self._handlers, self._launchers):
+                self._problems.append(f"{self._place(key.split('.'), self.origins[key])}: {problem}")
         if self._problems:
             raise ConfigError("\n".join(self._problems))
         sections: dict[str, Any] = {name: kind(**self._values[name]) for name, kind in SECTIONS.items()}
@@ -172,6 +177,10 @@ class _Reader:
             launchers=self._launchers,
             source=path,
         )
+
+    def _place(self, path: Sequence[str], origin: Origin) -> str:
+        """Return the place of a key for a message; of the file with its line."""
+        return place_in_toml(origin.name, self._text, path) if origin.kind == "file" else str(origin)
 
     def _add_table(self, place: tuple[str, ...], table: Mapping[str, Any], origin: Origin) -> None:
         for key, value in table.items():
@@ -207,7 +216,9 @@ class _Reader:
         except _Problem as problem:
             key = ".".join(path)
             hidden = path[0] in ("auth", "shared") or any(map(looks_secret, path)) or isinstance(value, dict)
-            self._problems.append(f"{origin}: {key}{'' if hidden else f' = {show(value)}'}: {problem}")
+            self._problems.append(
+                f"{self._place(path, origin)}: {key}{'' if hidden else f' = {show(value)}'}: {problem}"
+            )
 
     def _store_path(self, path: tuple[str, ...], value: Any, origin: Origin) -> None:
         match path:

@@ -12,6 +12,7 @@ from handler_host.dispatch.fallback import unknown_fallbacks
 
 def find_config_flaws(config: Config, handlers: Collection[str]) -> Iterator[str]:
     """Yield a sentence for each flaw, given the names of all handlers."""
-    yield from unknown_fallbacks(config, handlers)
+    for table, flaw in unknown_fallbacks(config, handlers):
+        yield f"{place_of(config.source, (*table, 'fallback'))}{flaw}"
     for name, flaw in find_unknown_targets(config.models, handlers):
         yield f"{place_of(config.source, ('models', name))}{flaw}"

@@ -101,11 +101,11 @@ def with_fallback_errors(error: HostError, failures: dict[str, HostError]) -> Ho
     return combined
 
 
-def unknown_fallbacks(config: Config, handlers: Collection[str]) -> Iterator[str]:
-    """Yield a sentence for each fallback that is not one of the handlers."""
-    lists = {"[defaults]": config.defaults.fallback}
-    lists |= {f"[handlers.{name}]": keys["fallback"] for name, keys in config.handlers.items() if "fallback" in keys}
-    for place, names in lists.items():
+def unknown_fallbacks(config: Config, handlers: Collection[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the table of each fallback that is not one of the handlers, with a sentence."""
+    lists: dict[tuple[str, ...], tuple[str, ...]] = {("defaults",): config.defaults.fallback}
+    lists |= {("handlers", name): keys["fallback"] for name, keys in config.handlers.items() if "fallback" in keys}
+    for table, names in lists.items():
         for name in names:
             if name not in handlers:
-                yield f"{place} fallback: unknown handler {name!r}{did_you_mean(name, handlers)}"
+                yield table, f"[{'.'.join(table)}] fallback: unknown handler {name!r}{did_you_mean(name, handlers)}"
