@@ -97,6 +97,17 @@ def test_a_key_that_all_users_read_is_named(place: Path) -> None:
     assert flaws(place, server=ServerConfig(tls_key=key)) == []
 
 
+def test_a_secret_of_a_container_may_be_readable(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker mounts secrets with mode 0444."""
+    key = place / "secrets" / "key.pem"
+    key.parent.mkdir()
+    key.write_text("")
+    key.chmod(0o444)
+    assert len(flaws(place, server=ServerConfig(tls_key=key))) == 1
+    monkeypatch.setattr("handler_host.auth.file_flaws.CONTAINER_SECRETS", key.parent)
+    assert flaws(place, server=ServerConfig(tls_key=key)) == []
+
+
 def test_a_link_that_others_can_replace_is_named(place: Path, tmp_path: Path) -> None:
     """Whatever it leads to."""
     file, public = place / "consumers.toml", tmp_path / "public"

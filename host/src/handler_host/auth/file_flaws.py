@@ -11,6 +11,9 @@ from typing import NamedTuple
 from handler_host.config import Config, kept_state_file
 from handler_host.config.listen import parse_listen
 
+CONTAINER_SECRETS = Path("/run/secrets")
+"""Directory in which Docker and Podman mount the secrets of a container."""
+
 
 class FileFlaw(NamedTuple):
     """A file or directory of the host that other users, or workers, can replace or read."""
@@ -31,7 +34,7 @@ def find_file_flaws(config: Config, environ: Mapping[str, str]) -> Iterator[File
             FileFlaw(setting, text) for path in paths for text in _flaws_of(path, shared, has_users=has_users)
         )
     key = config.server.tls_key
-    if has_users and key is not None and _mode(key) & stat.S_IROTH:
+    if has_users and key is not None and not _is_container_secret(key) and _mode(key) & stat.S_IROTH:
         yield FileFlaw("server.tls_key", f"all users of this machine can read {key}; run chmod o-r {key}")
 
 
@@ -74,6 +77,11 @@ def _directories_of_workers(config: Config, environ: Mapping[str, str]) -> list[
     temporary = environ.get("TMPDIR")
     names = ["/dev/shm", *([temporary] if temporary else ["/tmp", "/var/tmp"])]  # noqa: S108 - of tempfile
     return [Path(os.path.realpath(name)) for name in names]
+
+
+def _is_container_secret(path: Path) -> bool:
+    """Return whether Docker or Podman has mounted the file: all may read it (0444), but in its container only."""
+    return Path(os.path.realpath(path)).is_relative_to(CONTAINER_SECRETS)
 
 
 def _mode(path: Path) -> int:
