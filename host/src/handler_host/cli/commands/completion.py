@@ -10,10 +10,12 @@ from handler_host.cli.render import echo
 
 DESCRIPTION = (
     "The script completes commands, options, choices and file names. Save it where your shell looks for completions, "
-    "as in the examples, and start a new shell. Needs the extra: pip install 'handler-host[tools]'."
+    "as in the examples (for bash with its package bash-completion), and start a new shell; after an upgrade of "
+    "handler-host save it again. Needs the extra: pip install 'handler-host[tools]'."
 )
 EXAMPLES = (
-    "handler-host completion bash >> ~/.bash_completion",
+    "mkdir -p ~/.local/share/bash-completion/completions && cd $_",
+    "handler-host completion bash > handler-host",
     'handler-host completion zsh > "${fpath[1]}/_handler-host"',
     "handler-host completion fish > ~/.config/fish/completions/handler-host.fish",
 )
