@@ -97,6 +97,16 @@ class TestOtherServer:
         assert result.status == 3
         assert "the response is 'application/json' instead of an event stream" in result.err
 
+    def test_provider_that_does_not_stream_is_named_by_its_handler(self, run: Run, start_server: StartServer) -> None:
+        """The host passes the response of the provider on, whatever its type."""
+        kind = "application/json\r\nX-Request-ID: r-1\r\nX-Handler: gpt_a"
+        result = run("chat", "fast", "hello", "--url", start_server(http("{}", kind=kind)).url)
+        assert (result.status, result.out) == (1, "")
+        assert result.err == (
+            "handler-host: gpt_a: the response is 'application/json' instead of an event stream: its provider does not "
+            "stream (request r-1); `handler-host dispatch gpt_a chat` also reads a whole response\n"
+        )
+
     @pytest.mark.parametrize("data", ["hello", "[]", "{}", '{"choices": [{}]}', '{"choices": 7}'])
     def test_other_stream(self, data: str, run: Run, start_server: StartServer) -> None:
         result = run("chat", "any", "hello", "--url", start_server([f"{STREAM_HEAD}data: {data}\n\n".encode()]).url)

@@ -178,7 +178,14 @@ class Client:
         content_type = response.getheader("Content-Type") or ""
         if not content_type.startswith(EVENT_STREAM):
             response.close()
-            raise self._not_a_host(f"the response is {content_type!r} instead of an event stream")
+            symptom = f"the response is {content_type!r} instead of an event stream"
+            handler = response.getheader("X-Handler")
+            if handler is None:
+                raise self._not_a_host(symptom)
+            raise Failure(
+                f"{handler}: {symptom}: its provider does not stream (request {response.getheader('X-Request-ID')}); "
+                f"`handler-host dispatch {handler} chat` also reads a whole response"
+            )
         return EventStream(response, self.url)
 
     def _not_a_host(self, symptom: str) -> Failure:
