@@ -144,14 +144,24 @@ class TestWithoutScreen:
         assert "Traceback" not in output
 
 
-def test_survives_a_restart_of_the_host(tmp_path: Path) -> None:
+def test_shows_a_drain_and_survives_a_restart_of_the_host(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HANDLER_HOST_ADMIN_TOKEN", TOKEN)
     install_plugin(tmp_path, "parrot", PARROT)
     config = tmp_path / "host.toml"
     config.write_text(f'[catalog]\nroots = ["{tmp_path}"]\ninclude_sys_path = false\n')
     with contextlib.ExitStack() as stack:
         url, process = stack.enter_context(start_host("--config", str(config)))
-        top = stack.enter_context(Terminal(*FAST, "--url", url, COLUMNS="160", HANDLER_HOST_ADMIN_TOKEN=TOKEN))
+        top = stack.enter_context(Terminal(*FAST, "--url", url, COLUMNS="160"))
         top.until("parrot")
+        assert run("ps", "--url", url).err == ""
+        assert run("drain", "--url", url).status == 0
+        top.until("draining; memory")
+        drained = run("ps", "--url", url)
+        assert drained.err == "the host: draining; it refuses new work until it is restarted\n"
+        assert drained.out.splitlines()[1].startswith("parrot")
+        assert run("top", "--once", "--url", url).out.startswith("draining; memory")
         process.terminate()
         top.until("no host at")
         assert process.wait(20) == 0

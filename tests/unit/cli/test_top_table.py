@@ -71,3 +71,10 @@ class TestMemory:
         assert memory_line(MEMORY, 100) == "memory 100.0 MB of 450.0 MB usable; limit 500.0 MB (cgroup v2)"
         assert memory_line(MEMORY, 40) == "memory 100.0 MB of 450.0 MB usable"
         assert memory_line(MEMORY, 22) == "100.0 MB of 450.0 MB"
+
+    def test_draining_comes_first_at_any_width(self) -> None:
+        lines = {width: memory_line(MEMORY, width, draining=True) for width in (46, 45, 20, 8)}
+        assert lines[46] == "draining; memory 100.0 MB of 450.0 MB usable"
+        assert lines[20] == "draining; 100.0 MB"
+        assert lines[8] == "draining"
+        assert all(len(line) <= width for width, line in lines.items())

@@ -86,7 +86,7 @@ class AdminRoutes:
 
     async def list_handlers(self, request: web.Request) -> web.StreamResponse:
         """Return the status of all handlers."""
-        return json_response({"handlers": self._supervisor.statuses()})
+        return json_response({"handlers": self._supervisor.statuses(), "draining": self._supervisor.draining})
 
     async def show_handler(self, request: web.Request) -> web.StreamResponse:
         """Return the status of one handler."""

@@ -69,6 +69,7 @@ class Screen(App[None]):
         self._history: deque[int] = deque(maxlen=HISTORY)
         self._memory: dict[str, Any] | None = None
         self._handlers: list[dict[str, Any]] = []
+        self._draining = False
         self._columns: list[Column] = []
         self._refreshing = asyncio.Lock()
         self._commands: set[asyncio.Task[None]] = set()
@@ -175,7 +176,7 @@ class Screen(App[None]):
             else:
                 if self._memory is None and self._history:
                     self._show_message("the host is back")
-                self._memory, self._handlers = memory, response["handlers"]
+                self._memory, self._handlers, self._draining = memory, response["handlers"], response["draining"]
                 self._history.append(memory["used"])
                 self._show()
 
@@ -183,7 +184,7 @@ class Screen(App[None]):
         if self._memory is None:
             return
         width = self.size.width
-        self.query_one("#memory", Static).update(memory_line(self._memory, width))
+        self.query_one("#memory", Static).update(memory_line(self._memory, width, draining=self._draining))
         self.query_one("#bars", Static).update(bars(self._history, self._memory["limit"], width))
         table, selected = self._table, self._table.cursor_row
         name = self._name_in_row(selected)

@@ -77,14 +77,15 @@ def heading(column: Column) -> str:
     return column.title.ljust(column.width) if column.left else column.title.rjust(column.width)
 
 
-def memory_line(memory: dict[str, Any], width: int) -> str:
-    """Return the used and the usable memory, in the longest form that fits."""
+def memory_line(memory: dict[str, Any], width: int, *, draining: bool = False) -> str:
+    """Return whether the host drains, the used and the usable memory, in the longest form that fits."""
     used, usable = show_size(memory["used"]), show_size(memory["usable"])
     long = f"memory {used} of {usable} usable; limit {show_size(memory['limit'])} ({sanitize(memory['limit_source'])})"
-    for text in (long, f"memory {used} of {usable} usable", f"{used} of {usable}"):
-        if len(text) <= width:
-            return text
-    return used
+    prefix = "draining; " if draining else ""
+    for text in (long, f"memory {used} of {usable} usable", f"{used} of {usable}", used):
+        if len(prefix + text) <= width:
+            return prefix + text
+    return "draining" if draining else used
 
 
 def bars(values: Sequence[int], limit: int, width: int) -> str:
@@ -96,13 +97,18 @@ def bars(values: Sequence[int], limit: int, width: int) -> str:
 
 
 def table_lines(
-    handlers: Sequence[dict[str, Any]], memory: dict[str, Any], history: Sequence[int], width: int
+    handlers: Sequence[dict[str, Any]],
+    memory: dict[str, Any],
+    history: Sequence[int],
+    width: int,
+    *,
+    draining: bool = False,
 ) -> list[str]:
     """Return the memory line, the bars and the table, for a terminal that cannot move its cursor."""
     columns = columns_for(width, [handler["name"] for handler in handlers], has_several=may_have_several(handlers))
     rows = [[heading(column) for column in columns]]
     rows += [[cell(column, handler) for column in columns] for handler in handlers]
-    top = [memory_line(memory, width), bars(history, memory["limit"], min(width, len(history)))]
+    top = [memory_line(memory, width, draining=draining), bars(history, memory["limit"], min(width, len(history)))]
     gap = " " * GAP
     return list(itertools.chain(top, (gap.join(row).rstrip()[:width] for row in rows)))
 

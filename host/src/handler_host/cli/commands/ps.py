@@ -27,6 +27,7 @@ EXAMPLES = (
     "handler-host ps --json | jq -r '.handlers[] | select(.state == \"idle\").name'",
 )
 SHOWN_FAILURES = 5
+DRAINING = "draining; it refuses new work until it is restarted"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +61,8 @@ def run(arguments: SimpleNamespace) -> int:
     _echo_handlers(handlers)
     if not handlers:
         note("no handlers: install a plugin, then run `handler-host rescan`")
+    if response["draining"]:
+        note(f"the host: {DRAINING}")
     return OK
 
 
@@ -69,21 +72,25 @@ def _run_for_several(clients: list[Client], arguments: SimpleNamespace) -> int:
 
     names = arguments.handlers
 
-    def read(client: Client) -> list[dict[str, Any]]:
+    def read(client: Client) -> dict[str, Any]:
         if not names:
-            handlers: list[dict[str, Any]] = client.call_admin("GET", "handlers")["handlers"]
-            return handlers
-        return [_details(client, name, with_failures=not arguments.json) for name in names]
+            response: dict[str, Any] = client.call_admin("GET", "handlers")
+            return response
+        return {"handlers": [_details(client, name, with_failures=not arguments.json) for name in names]}
 
     responses, status = call_each(clients, read)
     if arguments.json:
-        echo_json({"hosts": [{"url": client.url, "handlers": handlers} for client, handlers in responses]})
+        echo_json({"hosts": [{"url": client.url} | response for client, response in responses]})
     elif names:
-        for client, handlers in responses:
-            for handler in handlers:
+        for client, response in responses:
+            for handler in response["handlers"]:
                 _echo_details({"host": label(client)} | handler)
     else:
-        _echo_handlers([{"host": label(client)} | handler for client, handlers in responses for handler in handlers])
+        hosts = [(label(client), response) for client, response in responses]
+        _echo_handlers([{"host": host} | handler for host, response in hosts for handler in response["handlers"]])
+        for host, response in hosts:
+            if response["draining"]:
+                note(f"{host}: {DRAINING}")
     return status
 
 

@@ -97,9 +97,10 @@ def _print_tables_of_several(clients: list[Client], interval_s: float, *, once: 
             clients, lambda client: (client.call_admin("GET", "memory"), client.call_admin("GET", "handlers"))
         )
         width = shutil.get_terminal_size().columns
-        for client, (memory, handlers) in responses:
+        for client, (memory, response) in responses:
             history = histories[client.url] = [*histories.get(client.url, [])[-HISTORY:], memory["used"]]
-            echo("\n".join([label(client), *table_lines(handlers["handlers"], memory, history, width), ""]))
+            lines = table_lines(response["handlers"], memory, history, width, draining=response["draining"])
+            echo("\n".join([label(client), *lines, ""]))
         if once or not histories:
             return status
         time.sleep(interval_s)
@@ -112,7 +113,7 @@ def _print_tables(client: Client, interval_s: float, *, once: bool = False) -> i
     history: list[int] = []
     while True:
         try:
-            memory, handlers = client.call_admin("GET", "memory"), client.call_admin("GET", "handlers")
+            memory, response = client.call_admin("GET", "memory"), client.call_admin("GET", "handlers")
         except Failure as failure:
             if failure.status != UNREACHABLE or not history:
                 raise
@@ -120,7 +121,8 @@ def _print_tables(client: Client, interval_s: float, *, once: bool = False) -> i
         else:
             history = [*history[-HISTORY:], memory["used"]]
             width = shutil.get_terminal_size().columns
-            echo("\n".join([*table_lines(handlers["handlers"], memory, history, width), ""]))
+            lines = table_lines(response["handlers"], memory, history, width, draining=response["draining"])
+            echo("\n".join([*lines, ""]))
             if once:
                 return OK
         time.sleep(interval_s)
