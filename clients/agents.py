@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,11 +38,18 @@ class Agent:
     """Columns that the agent itself has not."""
     environment: str = ""
     """Below `.venv-clients`, for an agent whose requirements conflict with those of the others."""
+    faults: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Handler and column of a check that fails because of the agent → its fault."""
 
     @property
     def pairs(self) -> Mapping[str, str]:
         """Handler → line of the host's `[models]`."""
         return how_to.read(self.section).pairs(self.pattern)
+
+    @property
+    def handlers(self) -> Sequence[str]:
+        """The handlers that it runs against; the first speaks its own protocol."""
+        return list(self.pairs)
 
     def environ(self, url: str) -> Mapping[str, str]:
         """Return the variables of the how-to and the quiet ones."""
@@ -156,6 +163,7 @@ AGENTS = [
         can_attach=True,
         has_search=True,
         resume=("gemini", "--resume", "latest"),
+        faults={("gpt_b", "resume"): "its sessions store no signatures"},
     ),
     *(
         Agent(
@@ -183,6 +191,7 @@ AGENTS = [
         {"PI_OFFLINE": "1", "PI_TELEMETRY": "0"},
         can_attach=True,
         resume=("pi", "-c"),
+        faults={("gpt_c", "reasoning"): "it drops the `extra_content` of tool calls"},
         lacks=frozenset({"document"}),
     ),
     Agent(
@@ -217,7 +226,16 @@ AGENTS = [
         lacks=frozenset({"document"}),
         environment="aider",
     ),
-    Agent("llm", "pypi:llm", _llm("host"), "llm", "gpt-*", can_attach=True, resume=("llm", "-c")),
+    Agent(
+        "llm",
+        "pypi:llm",
+        _llm("host"),
+        "llm",
+        "gpt-*",
+        can_attach=True,
+        resume=("llm", "-c"),
+        faults={("gpt_c", "resume"): "it drops the `extra_content` of tool calls"},
+    ),
     Agent(
         "llm-ollama",
         "pypi:llm_ollama",

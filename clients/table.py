@@ -1,12 +1,13 @@
-"""Write the table of `docs/reference/clients.md` from `results.json`: `python -m clients.table`."""
+"""Write the table of `docs/reference/clients.md` from the results: `python -m clients.table`."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from clients import results
+from clients.serving import LEFT_OUT, NOT_SENT, OK, ROOT
+
 PAGE = ROOT / "docs" / "reference" / "clients.md"
 COLUMNS = (
     "plain",
@@ -25,29 +26,40 @@ COLUMNS = (
 START, END = "<!-- results -->", "<!-- end -->"
 
 
-def table(results: dict[str, Any]) -> str:
+def table(clients: dict[str, Any]) -> str:
     """Return a row for each client and handler, and below it the words of each failure."""
-    rows = [f"| client | version | handler | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 3) + "|"]
+    rows = [f"| client | version | handler | date | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 4) + "|"]
     failures = []
-    for name, result in results.items():
-        for handler, columns in result["pairs"].items():
+    for name, client in clients.items():
+        for handler, pair in client["pairs"].items():
             cells = []
             for column in COLUMNS:
-                value = columns.get(column, "")
-                is_plain = value in ("ok", "not sent", "left out", "")
+                value = pair["columns"].get(column, "")
+                is_plain = value in (OK, NOT_SENT, LEFT_OUT, "")
                 cells.append(value if is_plain else "**fails**")
                 if not is_plain:
-                    failures.append(f"- {name} on `{handler}`, {column}: {value}")
-            rows.append(f"| {name} | {result['version']} | `{handler}` | {' | '.join(cells)} |")
+                    reason = results.FAULTS.get((name, handler, column))
+                    of_client = f"; the client's fault: {reason}" if reason else ""
+                    failures.append(f"- {name} on `{handler}`, {column}: {value}{of_client}")
+            rows.append(f"| {name} | {client['version']} | `{handler}` | {pair['date']} | {' | '.join(cells)} |")
     return "\n".join([*rows, "", *(failures or ["No check fails."])])
+
+
+def summary(clients: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> str:
+    """Return a line for each client with the outcome on each handler."""
+    lines: dict[str, list[str]] = {}
+    for name, handler in pairs:
+        failed = results.failures(name, handler)
+        lines.setdefault(name, []).append(f"{handler} {'fails: ' + ', '.join(failed) if failed else OK}")
+    width = max(len(f"{name} {clients[name]['version']}") for name in lines)
+    return "\n".join(f"{name} {clients[name]['version']}".ljust(width + 2) + "; ".join(lines[name]) for name in lines)
 
 
 def main() -> None:
     """Replace the part of the page between the marks."""
-    results = json.loads((ROOT / "clients" / "results.json").read_text())
     before, _, rest = PAGE.read_text().partition(START)
     after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{START}\n\n{table(results)}\n\n{END}{after}")
+    PAGE.write_text(f"{before}{START}\n\n{table(results.read())}\n\n{END}{after}")
 
 
 if __name__ == "__main__":
