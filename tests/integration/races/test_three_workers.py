@@ -16,10 +16,20 @@ import pytest
 
 from handler_host.config import AuthConfig
 from handler_host.config.loader import hash_key
-from handler_host.plugin.errors import CircuitOpen, HandlerBusy, HandlerCrashed, HandlerUnloaded
+from handler_host.plugin.errors import CircuitOpen, DeadlineExceeded, HandlerBusy, HandlerCrashed, HandlerUnloaded
 from tests.integration.http.serving import running
 from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, room_for, states
-from tests.support import SupervisorHarness, error_of, gone, install_puppet, supervisor_harness, until, within
+from tests.support import (
+    LIMIT,
+    SupervisorHarness,
+    children_of,
+    error_of,
+    gone,
+    install_puppet,
+    supervisor_harness,
+    until,
+    within,
+)
 
 pytestmark = pytest.mark.usefixtures("any_load_is_enough")
 
@@ -67,6 +77,19 @@ async def test_case_10_a_dispatch_while_all_three_stop_gets_a_new_worker(tmp_pat
         assert (await within(later))["generation"] == 4
 
 
+async def test_case_14_two_unloads_are_one_stop_of_all_three(tmp_path: Path) -> None:
+    async with three(tmp_path) as (host, held):
+        before = pids(host)
+        controller = host.supervisor._controllers["puppet"]
+        unloads = [host.start(host.supervisor.unload("puppet")) for _ in range(2)]
+        await until(lambda: [len(worker.drain.unloads) for worker in controller.state.workers if worker.drain] == [2])
+        assert set(await end(host, held)) == {before[0]}
+        receipts = await within(asyncio.gather(*unloads))
+        assert [(receipt.drained, receipt.killed) for receipt in receipts] == [(3, 0), (3, 0)]
+        assert all(map(gone, before))
+        assert host.state() == "cold"
+
+
 async def test_case_15_one_busy_worker_refuses_if_idle(
     tmp_path: Path,
 ) -> None:
@@ -80,6 +103,31 @@ async def test_case_15_one_busy_worker_refuses_if_idle(
         assert (receipt.workers, receipt.drained, receipt.killed) == (3, 0, 5)
         assert {type(error) for error in await within(asyncio.gather(*held, *others))} == {HandlerUnloaded}
         assert all(map(gone, before))
+
+
+async def test_case_18_grandchildren_of_all_three_are_killed(tmp_path: Path) -> None:
+    async with three(tmp_path) as (host, _):
+        host.control.make("child")
+        children = []
+        for load in ([3, 1, 0], [3, 1, 1]):
+            host.start(error_of(host.ask("puppet", "script", steps=["children", "forever"])))
+            children.append(int(await host.control.wait_for("child")))
+            assert in_flight(host) == load
+        await within(host.supervisor.unload("puppet", "force"))
+        await until(lambda: all(map(gone, children)))
+
+
+async def test_case_28_a_late_response_of_one_worker_reaches_no_dispatch_of_another(tmp_path: Path) -> None:
+    async with three(tmp_path) as (host, held):
+        host.control.make("go")
+        late = await error_of(host.ask("puppet", "script", timeout=0.1, steps=["wait:go"]))
+        assert isinstance(late, DeadlineExceeded)
+        requests = [host.start(host.ask(number=number)) for number in range(20)]
+        await host.control.signal("go")
+        responses = await within(asyncio.gather(*requests))
+        assert [response["number"] for response in responses] == list(range(20))
+        assert len({response["pid"] for response in responses}) > 1
+        await end(host, held)
 
 
 async def test_cases_31_and_38_clients_and_clocks_hold_no_worker(
@@ -117,6 +165,28 @@ async def test_case_35_a_killed_fork_server_ends_all_three(tmp_path: Path) -> No
         last = host.supervisor.status("puppet").last_exit
         assert last is not None
         assert last.kind == "lost"
+
+
+async def test_cases_36_and_37_cycles_leave_nothing_and_never_run_backwards(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with supervisor_harness(tmp_path, policy={**SEVERAL, **THREE}) as host:
+        host.control.make("end0", "end1", "end2")
+        generations: list[int] = []
+        for last in (3, 6, 9):
+            held = [host.start(hold(host, number)) for number in range(3)]
+            async with asyncio.timeout(LIMIT):
+                while len(states(host)) < 3 or "activating" in states(host):
+                    generations.append(host.supervisor.status("puppet").generation)
+                    assert len(states(host)) <= 3
+                    await asyncio.sleep(0.001)
+            unload = host.start(host.supervisor.unload("puppet"))
+            await end(host, held)
+            assert (await within(unload)).workers == 3
+            assert (host.state(), states(host)) == ("cold", [])
+            assert host.supervisor.status("puppet").generation == last
+        assert generations == sorted(generations)
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        assert children_of(server) == []
 
 
 async def test_an_open_circuit_stops_activations_while_a_ready_worker_serves(tmp_path: Path) -> None:

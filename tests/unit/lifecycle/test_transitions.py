@@ -590,6 +590,14 @@ class TestSeveralWorkers:
         assert reply.drain is not None
         assert (reply.drain.drained, reply.drain.killed) == (1, 1)
 
+    def test_two_unloads_count_each_dispatch_once(self) -> None:
+        handler = self.with_two().handle(LeaseRequested(1), LeaseRequested(2))
+        handler.handle(UnloadRequested(5, "drain", 30.0), UnloadRequested(6, "drain", 30.0))
+        handler.handle(LeaseReleased(1), WorkerExited(1), LeaseReleased(2))
+        replies = handler.handle(WorkerExited(2)).actions_of(ReplyUnload)
+        assert [reply.request for reply in replies] == [5, 6]
+        assert [reply.drain.drained for reply in replies if reply.drain is not None] == [2, 2]
+
     def test_crashes_of_all_workers_open_one_circuit_breaker(self) -> None:
         handler = self.with_two(crash_limit=2)
         for generation in (1, 2):

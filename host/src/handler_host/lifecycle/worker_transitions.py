@@ -213,14 +213,14 @@ def abort(state: HandlerState, worker: WorkerState, drain: Drain) -> Result:
 def reply_unloads(state: HandlerState, generation: int, drain: Drain) -> Result:
     """Answer the unloads that waited for a worker that has exited, or pass its figures on to the last one of them."""
     actions: list[Action] = []
-    for request in drain.unloads:
-        for other in state.workers:
-            if other.drain is not None and request in other.drain.unloads:
-                drained, killed = other.drain.drained + drain.drained, other.drain.killed + drain.killed
-                state = put(state, replace(other, drain=replace(other.drain, drained=drained, killed=killed)))
-                break
-        else:
-            actions.append(ReplyUnload(request, generation, drain))
+    unanswered = set(drain.unloads)
+    for other in state.workers:
+        if other.drain is not None and not unanswered.isdisjoint(other.drain.unloads):
+            # To one worker for all unloads that wait for it: each worker's figures count once.
+            unanswered.difference_update(other.drain.unloads)
+            drained, killed = other.drain.drained + drain.drained, other.drain.killed + drain.killed
+            state = put(state, replace(other, drain=replace(other.drain, drained=drained, killed=killed)))
+    actions += [ReplyUnload(request, generation, drain) for request in drain.unloads if request in unanswered]
     return state, actions
 
 
