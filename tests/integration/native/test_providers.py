@@ -145,12 +145,14 @@ def running() -> Iterator[tuple[HostUnderTest, Provider]]:
             for name, path in (("gpt_a", "/v1"), ("gpt_b", ""), ("gpt_c", ""))
         )
         v1 = f"{provider.url}/v1"
+        config += '[handlers.openai]\nplugin = "gpt_a"\nbase_url = "http://api.openai.com/v1"\nretries = 0\n'
         config += (
             f'[handlers.gpt_d]\nretries = 0\n[handlers.gpt_d.api_base]\nopenai = "{v1}"\nmistral = "{v1}"\n'
             f'anthropic = "{provider.url}"\ngemini = "{provider.url}/v1beta"\n'
             '[[handlers.gpt_d.deployments]]\nname = "team"\nmodel = "openai/m-2"\n'
         )
-        with host_under_test(config, environ=KEYS) as host:
+        proxy = {"HTTP_PROXY": provider.url, "NO_PROXY": "127.0.0.1"}  # OpenAI's name resolves nowhere
+        with host_under_test(config, environ={**KEYS, **proxy}) as host:
             yield host, provider
 
 
@@ -465,6 +467,34 @@ def test_a_server_without_the_responses_api_gets_a_chat(host: HostUnderTest, pro
     post(host.url, "/v1/responses", body, {})
     paths = [seen.path for seen in provider.seen]
     assert paths == ["/v1/responses", "/v1/chat/completions", "/v1/chat/completions"]
+
+
+REFUSAL = "Function tools with reasoning_effort are not supported for m-1 in /v1/chat/completions. Use /v1/responses."
+
+
+@pytest.mark.parametrize(
+    ("model", "second_path"),
+    [
+        ("openai/gpt-5.5", "/v1/responses"),
+        ("gpt_a/gpt-5.5", "/v1/chat/completions"),
+        ("gpt_d/openai/gpt-5.5", "/v1/chat/completions"),
+    ],
+)
+def test_a_chat_that_openai_takes_in_its_responses_only_is_translated(
+    host: HostUnderTest, provider: Provider, model: str, second_path: str
+) -> None:
+    """A server that is not OpenAI's refuses the translated chat, too, and its words reach the client."""
+    error = {"message": REFUSAL, "type": "invalid_request_error", "param": "reasoning_effort", "code": None}
+    provider.script = Script((json.dumps({"error": error}).encode(),), 400, JSON)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "tools": [tool]}
+    status, _, data = post(
+        host.url, "/v1/chat/completions", json.dumps(body | {"reasoning_effort": "high"}).encode(), {}
+    )
+    assert [seen.path for seen in provider.seen] == ["/v1/chat/completions", second_path]
+    sent = json.loads(provider.seen[1].body)
+    assert sent.get("reasoning_effort", sent.get("reasoning", {}).get("effort")) == "high"
+    assert (status, REFUSAL in json.loads(data)["error"]["message"]) == (400, True)
 
 
 def test_litellm_gets_a_chat_for_a_provider_with_another_protocol(host: HostUnderTest, provider: Provider) -> None:

@@ -20,6 +20,7 @@ from handler_host.plugin import (
     UpstreamBadRequest,
     UpstreamError,
     UpstreamOverloaded,
+    UpstreamRateLimited,
 )
 from handler_host.testing import (
     ChatConformance,
@@ -27,10 +28,12 @@ from handler_host.testing import (
     Raw,
     Reply,
     Status,
+    Step,
     Upstream,
     WorkerUnderTest,
     worker_under_test,
 )
+from handler_host.testing.chat_conformance import IMAGE, PIXEL
 from tests.integration.plugins.bodies import FULL_CHAT, HI
 
 KEY = "sk-a-very-secret-key"
@@ -213,3 +216,143 @@ def test_missing_key_is_named_at_activation(
 def test_a_setting_that_does_not_fit_the_manifest_is_named() -> None:
     with worker_under_test("gpt_a", {"modle": "x"}) as worker:
         assert "did you mean 'model'?" in worker.error_of("chat", HI).message
+
+
+TOOL = {"type": "function", "function": {"name": "look"}}
+ENCRYPTED = {"type": "reasoning", "encrypted": "gAAAA", "format": "openai"}
+
+
+@pytest.fixture(scope="class")
+def at_openai() -> Iterator[tuple[WorkerUnderTest, Upstream]]:
+    """Run the handler in front of OpenAI's name, which resolves nowhere: the proxy, the test's provider, responds."""
+    with Upstream().run() as provider, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HTTP_PROXY", provider.url)
+        environment.setenv("NO_PROXY", "")
+        settings = {"base_url": "http://eu.api.openai.com/v1", "model": "gpt-5.5", "retries": 0}
+        with worker_under_test("gpt_a", settings, secrets={"OPENAI_API_KEY": KEY}) as worker:
+            yield worker, provider
+
+
+def responses_stream(*events: tuple[str, dict[str, Any]]) -> Raw:
+    return Raw(tuple(f"data: {json.dumps({'type': kind, **fields})}\n\n".encode() for kind, fields in events))
+
+
+class TestOpenAIsResponses:
+    """Models that reason beside tools."""
+
+    def test_reasoning_beside_tools_comes_from_openais_responses(
+        self, at_openai: tuple[WorkerUnderTest, Upstream]
+    ) -> None:
+        worker, provider = at_openai
+        provider.respond_with(
+            responses_stream(
+                ("response.created", {"response": {"model": "gpt-5.5-2026"}}),
+                ("response.output_item.added", {"output_index": 0, "item": {"type": "reasoning"}}),
+                ("response.reasoning_summary_part.added", {"output_index": 0, "summary_index": 0}),
+                ("response.reasoning_summary_text.delta", {"output_index": 0, "summary_index": 0, "delta": "One."}),
+                ("response.reasoning_summary_part.added", {"output_index": 0, "summary_index": 1}),
+                ("response.reasoning_summary_text.delta", {"output_index": 0, "summary_index": 1, "delta": "Two."}),
+                (
+                    "response.output_item.done",
+                    {"output_index": 0, "item": {"type": "reasoning", "encrypted_content": "gAAAA"}},
+                ),
+                ("response.output_text.delta", {"output_index": 1, "delta": "Hello"}),
+                (
+                    "response.output_item.added",
+                    {"output_index": 2, "item": {"type": "function_call", "call_id": "c1", "name": "look"}},
+                ),
+                ("response.function_call_arguments.delta", {"output_index": 2, "delta": '{"a"'}),
+                ("response.function_call_arguments.delta", {"output_index": 2, "delta": ": 1}"}),
+                (
+                    "response.completed",
+                    {
+                        "response": {
+                            "usage": {
+                                "input_tokens": 5,
+                                "input_tokens_details": {"cached_tokens": 3},
+                                "output_tokens": 4,
+                                "output_tokens_details": {"reasoning_tokens": 2},
+                                "total_tokens": 9,
+                            }
+                        }
+                    },
+                ),
+            )
+        )
+        request = {**HI, "tools": [TOOL], "reasoning": {"effort": "high", "summary": "auto"}}
+        response = worker.dispatch("chat", request)
+        assert (provider.last_request.path, provider.last_request.key) == ("/v1/responses", KEY)
+        assert response == {
+            "content": [
+                {**ENCRYPTED, "text": "One.\n\nTwo."},
+                {"type": "text", "text": "Hello"},
+                {"type": "tool_call", "id": "c1", "name": "look", "arguments": '{"a": 1}'},
+            ],
+            "finish_reason": "tool_calls",
+            "model": "gpt-5.5-2026",
+            "usage": {
+                "prompt_tokens": 5,
+                "completion_tokens": 4,
+                "total_tokens": 9,
+                "cached_tokens": 3,
+                "reasoning_tokens": 2,
+            },
+        }
+        provider.respond_with(Reply(finish="length"))
+        result = {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "seen"}, IMAGE]}
+        foreign = {"type": "reasoning", "text": "Hm", "signature": "s", "format": "anthropic"}
+        assistant = {"role": "assistant", "content": [foreign, *response["content"]]}
+        response = worker.dispatch("chat", {**request, "messages": [*HI["messages"], assistant, result], "seed": 1})
+        assert (response["finish_reason"], response["ignored"]) == ("length", ["seed"])
+        assert provider.last_request.body["input"] == [
+            {"role": "user", "content": "Hi"},
+            {
+                "type": "reasoning",
+                "summary": [{"type": "summary_text", "text": "One.\n\nTwo."}],
+                "encrypted_content": "gAAAA",
+            },
+            {"role": "assistant", "content": "Hello"},
+            {"type": "function_call", "call_id": "c1", "name": "look", "arguments": '{"a": 1}'},
+            {
+                "type": "function_call_output",
+                "call_id": "c1",
+                "output": [
+                    {"type": "input_text", "text": "seen"},
+                    {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}", "detail": "auto"},
+                ],
+            },
+        ]
+
+    @pytest.mark.parametrize(
+        ("step", "kind", "words"),
+        [
+            (Reply().with_fault("error"), UpstreamError, "overheated"),
+            (Reply().with_fault("truncated"), UpstreamError, "cut off"),
+            (Reply().with_fault("malformed"), UpstreamError, "response.out"),
+            (Status(429, retry_after=7), UpstreamRateLimited, "429"),
+        ],
+    )
+    def test_failures_of_openais_responses(
+        self, at_openai: tuple[WorkerUnderTest, Upstream], step: Step, kind: type[HostError], words: str
+    ) -> None:
+        worker, provider = at_openai
+        provider.respond_with(step)
+        error = worker.error_of("chat", {**HI, "tools": [TOOL], "reasoning": {"effort": "high"}})
+        assert type(error) is kind
+        assert words in error.message
+
+    def test_events_of_a_failed_response_and_of_another_shape(
+        self, at_openai: tuple[WorkerUnderTest, Upstream]
+    ) -> None:
+        worker, provider = at_openai
+        request = {**HI, "tools": [TOOL], "reasoning": {"effort": "high"}}
+        failure = {"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "too fast"}}
+        provider.respond_with(responses_stream(("response.failed", {"response": failure})))
+        error = worker.error_of("chat", request)
+        assert type(error) is UpstreamRateLimited
+        assert "too fast" in error.message
+        provider.respond_with(responses_stream(("response.output_text.delta", {"delta": 5})))
+        assert "not OpenAI's" in worker.error_of("chat", request).message
+        refusal = ("response.refusal.delta", {"delta": "I will not"})
+        provider.respond_with(responses_stream(refusal, ("response.completed", {"response": {}})))
+        assert worker.chat("Hi", tools=[TOOL], reasoning={"effort": "high"}).refusal == "I will not"

@@ -660,3 +660,26 @@ def test_the_fork_server_can_import_litellm_for_its_workers() -> None:
             memory = psutil.Process(worker.status.pid).memory_full_info()
             # 0.64 was seen, and 0.88 of a worker that had to import it itself.
             assert memory.pss < 0.75 * memory.rss
+
+
+def test_tools_beside_reasoning(running: tuple[WorkerUnderTest, Upstream]) -> None:
+    """LiteLLM would call the Responses API, which needs a package that it does not depend on."""
+    worker, upstream = running
+    upstream.reset()
+    body = {**HI, "model": "openai/gpt-5.5", "tools": [TOOL], "reasoning": {"effort": "high"}}
+    assert "ignored" not in worker.dispatch("chat", body)
+    assert next(iter(worker.dispatch_stream("chat", body)))["type"] == "model"
+    assert [request.path for request in upstream.requests] == ["/v1/chat/completions"] * 2
+    assert [request.body["reasoning_effort"] for request in upstream.requests] == ["high"] * 2
+
+
+def test_openai_itself_gets_tools_without_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Upstream().run() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "")
+        settings = {"api_base": {"openai": "http://eu.api.openai.com/v1"}, "retries": 0}
+        with worker_under_test("gpt_d", settings, secrets=SECRETS) as worker:
+            body = {**HI, "model": "openai/gpt-5.5", "tools": [TOOL]}
+            assert worker.dispatch("chat", {**body, "reasoning": {"effort": "high"}})["ignored"] == ["reasoning"]
+            assert "ignored" not in worker.dispatch("chat", body)
+        assert [request.body["reasoning_effort"] for request in proxy.requests] == ["none"] * 2

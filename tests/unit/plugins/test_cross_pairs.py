@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from gpt_a import GptA
-from gpt_a.requests import request_body
+from gpt_a.native import RESPONSES
+from gpt_a.requests import RESPONSES_LACKS, RESPONSES_SUPPORTS, request_body
 from gpt_b import GptB
 from gpt_b.requests import message_body
 from gpt_c import GptC
@@ -91,7 +92,16 @@ NOT_ASKED_AT = {
 
 def openai(model: str, is_openai: bool, request: ChatRequest) -> tuple[Any, list[str]]:
     ignored = leave_out_unsupported(request, GptA.supports, GptA.lacks)
-    body, more = request_body(request, model, is_openai=is_openai)
+    _, body, more = request_body(request, model, is_openai=is_openai)
+    return body, [*ignored, *more]
+
+
+def openai_responses(request: ChatRequest) -> tuple[Any, list[str]]:
+    """A model without chat completions."""
+    supports = RESPONSES_SUPPORTS.union(GptA.supports) - RESPONSES_LACKS
+    ignored = leave_out_unsupported(request, supports, RESPONSES_LACKS)
+    path, body, more = request_body(request, "gpt-5.4-pro", is_openai=True)
+    assert path == RESPONSES
     return body, [*ignored, *more]
 
 
@@ -124,6 +134,7 @@ def llama(takes_tools: bool, request: ChatRequest) -> tuple[Any, list[str]]:
 PROVIDERS: dict[str, Provider] = {
     "gpt_a": partial(openai, "gpt-4o", True),
     "gpt_a, compatible": partial(openai, "gpt-5-compatible", False),
+    "gpt_a, Responses": openai_responses,
     "gpt_b, budgets": partial(anthropic, "claude-haiku-4-5"),
     "gpt_b, adaptive": partial(anthropic, "claude-opus-4-8"),
     "gpt_c, google-generativeai": partial(gemini, "gemini-2.5-flash", True),

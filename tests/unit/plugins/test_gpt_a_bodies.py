@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpt_a.counting import count_body
 from gpt_a.requests import request_body
-from handler_host.chat import ChatRequest, ReasoningOptions
+from gpt_a.responses_body import count_body
+from handler_host.chat import ChatRequest, ReasoningOptions, is_openai
 
 
 def request(message: dict[str, Any]) -> ChatRequest:
@@ -50,28 +50,83 @@ def test_a_model_reasons_for_a_client_that_wants_to_see_it(
     assert request_body(chat, model, is_openai=True).content.get("reasoning_effort") == effort
 
 
+def with_tools(options: dict[str, Any] | None, **fields: Any) -> ChatRequest:
+    tool = {"type": "function", "function": {"name": "f"}}
+    body = {"messages": [{"role": "user", "content": "Hi"}], "tools": [tool], "reasoning": options, **fields}
+    return msgspec.convert(body, ChatRequest)
+
+
 @pytest.mark.parametrize(
-    ("model", "options", "effort", "ignored"),
+    ("model", "options", "effort"),
     [
-        ("gpt-5.5", {"effort": "high"}, "none", ["reasoning"]),
-        ("gpt-5.5", {"summary": "auto"}, "none", ["reasoning"]),
-        ("gpt-6-sol", {"budget_tokens": 9}, "none", ["reasoning"]),
-        ("gpt-5.6", {"effort": "none"}, "none", []),
-        ("gpt-5.6", None, "none", []),
-        ("gpt-5.1", {"effort": "high"}, "high", []),
-        ("gpt-5.1", {"budget_tokens": -1}, "medium", []),
-        ("gpt-5.5-chat-latest", None, None, []),
-        ("gpt-4o", None, None, []),
+        ("gpt-5.6", {"effort": "none"}, "none"),
+        ("gpt-5.6", None, "none"),
+        ("gpt-5.1", {"effort": "high"}, "high"),
+        ("gpt-5.1", {"budget_tokens": -1}, "medium"),
+        ("gpt-5.1", {"effort": "minimal"}, "low"),
+        ("gpt-5", {"effort": "minimal"}, "minimal"),
+        ("gpt-5.5-chat-latest", None, None),
+        ("gpt-4o", None, None),
     ],
 )
-def test_openai_refuses_tools_beside_reasoning(
-    model: str, options: dict[str, Any] | None, effort: str | None, ignored: list[str]
-) -> None:
+def test_openai_refuses_tools_beside_reasoning(model: str, options: dict[str, Any] | None, effort: str | None) -> None:
     """In chat completions from gpt-5.4 on, where some models reason unasked."""
-    tool = {"type": "function", "function": {"name": "f"}}
-    fields = {"messages": [{"role": "user", "content": "Hi"}], "tools": [tool], "reasoning": options}
-    body = request_body(msgspec.convert(fields, ChatRequest), model, is_openai=True)
-    assert (body.content.get("reasoning_effort"), body.ignored) == (effort, ignored)
+    body = request_body(with_tools(options), model, is_openai=True)
+    assert (body.path, body.content.get("reasoning_effort"), body.ignored) == ("/chat/completions", effort, [])
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "reasoning"),
+    [
+        ("gpt-5.5", {"effort": "high"}, {"effort": "high"}),
+        ("gpt-5.5", {"summary": "auto"}, {"effort": "medium", "summary": "auto"}),
+        ("gpt-6-sol", {"budget_tokens": 9}, {"effort": "low"}),
+    ],
+)
+def test_tools_beside_reasoning_go_to_openais_responses(
+    model: str, options: dict[str, Any], reasoning: dict[str, str]
+) -> None:
+    fields = {"max_tokens": 5, "verbosity": "low", "temperature": 0.5, "parallel_tool_calls": False, "n": 1}
+    body = request_body(with_tools(options, **fields), model, is_openai=True)
+    assert (body.path, body.ignored) == ("/responses", ["temperature"])
+    assert body.content == {
+        "model": model,
+        "input": [{"role": "user", "content": "Hi"}],
+        "tools": [{"type": "function", "name": "f", "parameters": None, "strict": False}],
+        "reasoning": reasoning,
+        "text": {"verbosity": "low"},
+        "max_output_tokens": 5,
+        "parallel_tool_calls": False,
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+    }
+
+
+@pytest.mark.parametrize("field", [{"stop": ["x"]}, {"n": 2}, {"logprobs": True}])
+def test_a_demand_of_chat_completions_only_stays_there_without_reasoning(field: dict[str, Any]) -> None:
+    body = request_body(with_tools({"effort": "high"}, **field), "gpt-5.5", is_openai=True)
+    assert (body.path, body.content["reasoning_effort"], body.ignored) == ("/chat/completions", "none", ["reasoning"])
+
+
+@pytest.mark.parametrize("model", ["gpt-5.1-codex-max", "gpt-5.4-pro", "o3-pro-2025-06-10", "codex-mini-latest"])
+def test_models_without_chat_completions(model: str) -> None:
+    chat = {"role": "user", "content": "Hi"}
+    assert request_body(request(chat), model, is_openai=True).path == "/responses"
+    assert request_body(request(chat), model, is_openai=False).path == "/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (None, True),
+        ("https://api.openai.com/v1", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("https://notapi.openai.com.example/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+    ],
+)
+def test_servers_of_openai(url: str | None, expected: bool) -> None:
+    assert is_openai(url) is expected
 
 
 def test_a_compatible_server_gets_the_effort_beside_tools() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         decode_stream,
         usage_from,
     )
-    from handler_host.chat.completion_encoder import DEFAULT_FILENAME, completion_body, tool_names
+    from handler_host.chat.completion_encoder import DEFAULT_FILENAME, completion_body, is_openai, tool_names
     from handler_host.chat.conversion import accumulate, to_chunks
     from handler_host.chat.embeddings import EmbedRequest, EmbedResponse, embed_response, embedding_body
     from handler_host.chat.finish_reasons import finish_reason_of
@@ -155,6 +155,7 @@ __all__ = [
     "embedding_body",
     "finish_reason_of",
     "image_of",
+    "is_openai",
     "leave_out_unsupported",
     "raise_truncated",
     "to_chunks",
@@ -165,7 +166,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "completion_encoder": ("DEFAULT_FILENAME", "completion_body", "tool_names"),
+    "completion_encoder": ("DEFAULT_FILENAME", "completion_body", "is_openai", "tool_names"),
     "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "usage_from"),
     "embeddings": ("EmbedRequest", "EmbedResponse", "embed_response", "embedding_body"),
     "conversion": ("accumulate", "to_chunks"),

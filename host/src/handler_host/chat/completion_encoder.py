@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -47,6 +48,11 @@ def completion_body(request: ChatRequest, *, keeps_cache_control: bool = False) 
 def tool_names(body: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of the functions in a body, for :class:`handler_host.chat.CompletionDecoder`."""
     return frozenset(tool.get("function", {}).get("name", "") for tool in body.get("tools") or ())
+
+
+def is_openai(base_url: str | None) -> bool:
+    """Return whether a server is OpenAI's own, in any of its regions, and not a compatible one."""
+    return base_url is None or f".{urlsplit(base_url).hostname}".endswith(".api.openai.com")
 
 
 def _rewrite_message(message: dict[str, Any], keeps_cache_control: bool) -> None:

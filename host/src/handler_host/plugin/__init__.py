@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from handler_host.plugin.life import limit_silence, note_bytes
     from handler_host.plugin.native_operations import (
         NativeRequest,
+        is_for_responses,
         is_missing_route,
         native,
         provider_refusal,
@@ -164,6 +165,7 @@ __all__ = [
     "from_httpx",
     "from_status",
     "hookimpl",
+    "is_for_responses",
     "is_missing_route",
     "limit_silence",
     "native",
@@ -195,6 +197,7 @@ _MODULES = {
     "handler_host.plugin.life": ("limit_silence", "note_bytes"),
     "handler_host.plugin.native_operations": (
         "NativeRequest",
+        "is_for_responses",
         "is_missing_route",
         "native",
         "provider_refusal",

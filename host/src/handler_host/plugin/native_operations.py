@@ -180,6 +180,12 @@ def is_missing_route(response: NativeResponse) -> bool:
     return error is None or not error.code
 
 
+def is_for_responses(response: NativeResponse) -> bool:
+    """Return whether OpenAI refuses a chat completion that it takes in its Responses API: tools beside reasoning."""
+    error = _protocol_error(response.body)
+    return error is not None and error.param == "reasoning_effort" and "/v1/responses" in error.message
+
+
 def _protocol_error(body: bytes) -> ProviderError | None:
     """Return the error in a body whose field ``error`` is an object or a text, or None for another body."""
     try:

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gpt_a.counting import count_body
-from gpt_a.native import NativeOpenAI
-from gpt_a.requests import request_body
+from gpt_a.native import RESPONSES, NativeOpenAI
+from gpt_a.requests import RESPONSES_LACKS, RESPONSES_SUPPORTS, Body, request_body, route_of
+from gpt_a.responses_body import count_body
+from gpt_a.responses_decoder import ResponseDecoder
 from handler_host.chat import (
     ChatChunk,
     ChatHandler,
@@ -18,10 +19,13 @@ from handler_host.chat import (
     EmbedResponse,
     FinishReason,
     IgnoredChunk,
+    StreamDecoder,
     TokenCount,
     decode_stream,
     embed_response,
     embedding_body,
+    is_openai,
+    leave_out_unsupported,
     raise_truncated,
     tool_names,
     validate_request,
@@ -103,15 +107,20 @@ class GptA(NativeOpenAI, ChatHandler):
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Send the request, and yield the chunks of the response."""
-        config = self.context.config
-        body, ignored = request_body(
-            request, request.model or config["model"], is_openai=config.get("base_url") is None
-        )
-        if ignored:
-            yield IgnoredChunk(fields=ignored)
+        body = request_body(request, self._model_of(request), is_openai=self._is_openai)
+        if body.ignored:
+            yield IgnoredChunk(fields=body.ignored)
         deadline = call.deadline if call is not None else None
         async for chunk in retry_stream(lambda: self._attempt(body), self._retries, deadline=deadline):
             yield chunk
+
+    def leave_out_unsupported(self, request: ChatRequest) -> list[str]:
+        """Remove the fields that the route of the request lacks; raises ``InvalidInput`` for one to refuse."""
+        if route_of(request, self._model_of(request), is_openai=self._is_openai) != RESPONSES:
+            return super().leave_out_unsupported(request)
+        supports = RESPONSES_SUPPORTS.union(self.supports) - RESPONSES_LACKS
+        lacks = RESPONSES_LACKS.union(self.lacks)
+        return leave_out_unsupported(request, supports, lacks, provider="OpenAI's Responses API")
 
     def on_missing_finish_reason(self) -> FinishReason:
         """Raise: a stream without a finish reason was cut off, which the SDK does not report."""
@@ -129,8 +138,16 @@ class GptA(NativeOpenAI, ChatHandler):
         """Return the provider's token count; raises ``UnknownOperation`` for a server that has none."""
         validate_request(request)
         self.leave_out_unsupported(request)
-        attempt = partial(self._count, count_body(request, request.model or self.context.config["model"]))
+        attempt = partial(self._count, count_body(request, self._model_of(request)))
         return await retry_call(attempt, self._retries, deadline=call.deadline)
+
+    @property
+    def _is_openai(self) -> bool:
+        return is_openai(self.context.config.get("base_url"))
+
+    def _model_of(self, request: ChatRequest) -> str:
+        model: str = request.model or self.context.config["model"]
+        return model
 
     async def _count(self, body: dict[str, Any]) -> TokenCount:
         import openai
@@ -153,15 +170,18 @@ class GptA(NativeOpenAI, ChatHandler):
             )
         return embed_response(document)
 
-    async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
+    async def _attempt(self, body: Body) -> AsyncIterator[ChatChunk]:
         import openai
 
+        content = {**body.content, "stream": True}
+        if body.path != RESPONSES:
+            content["stream_options"] = {"include_usage": True}
         with sdk_errors(openai, self.context.config["timeout"]):
             # The SDK's method for any path. `client.chat.completions` imports the resources of all routes, which costs
             # 0.3 to 0.4 s and 14 MB at activation, for the same request (openai 2.54, `make bench-activation`).
             stream = await self._client.post(
-                "/chat/completions",
-                body={**body, "stream": True, "stream_options": {"include_usage": True}},
+                body.path,
+                body=content,
                 cast_to=object,
                 options={"headers": trace_headers()},
                 stream=True,
@@ -173,13 +193,17 @@ class GptA(NativeOpenAI, ChatHandler):
                 # response, so that each call would cost a new connection.
                 response = stream.response
                 content_type = response.headers.get("content-type", "")
-                stop = body.get("stop") or ()
-                decoder = CompletionDecoder(
-                    tool_names=tool_names(body), content_type=content_type, stop=stop, choices=body.get("n")
-                )
                 documents = read_documents(response.aiter_bytes(), content_type)
-                async for chunk in decode_stream(documents, decoder):
+                async for chunk in decode_stream(documents, _decoder_of(body, content_type)):
                     yield chunk
+
+
+def _decoder_of(body: Body, content_type: str) -> StreamDecoder:
+    if body.path == RESPONSES:
+        return ResponseDecoder(content_type)
+    content = body.content
+    stop, choices = content.get("stop") or (), content.get("n")
+    return CompletionDecoder(tool_names=tool_names(content), content_type=content_type, stop=stop, choices=choices)
 
 
 def _count_refusal(error: Any) -> HostError:

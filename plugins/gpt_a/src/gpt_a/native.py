@@ -15,11 +15,12 @@ from handler_host.plugin import (
     NativeResponse,
     Retries,
     UnknownOperation,
+    is_for_responses,
     is_missing_route,
     native,
+    provider_refusal,
     relay_sdk,
     retry_stream,
-    sdk_refusal,
     sdk_response,
     trace_headers,
 )
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     import openai
     from openai import AsyncOpenAI
 
+COMPLETIONS = "/chat/completions"
 RESPONSES = "/responses"
 _NO_RESPONSES = "the provider has no Responses API"
+_NO_TOOLS = "the provider gives this model no tools beside reasoning in chat completions"
 
 
 class NativeOpenAI:
@@ -44,8 +47,8 @@ class NativeOpenAI:
 
     @native("openai.chat")
     async def native_chat(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
-        """Pass a chat completion on."""
-        async with aclosing(self._pass_on("/chat/completions", request, call)) as parts:
+        """Pass a chat completion on, unless OpenAI refuses it tools: then the host translates it."""
+        async with aclosing(self._pass_on(COMPLETIONS, request, call)) as parts:
             async for part in parts:
                 yield part
 
@@ -85,7 +88,10 @@ class NativeOpenAI:
         return retry_stream(attempt, self._retries, deadline=call.deadline)
 
     def _native_refusal(self, error: openai.APIStatusError) -> HostError:
-        if error.request.url.path.endswith(RESPONSES) and is_missing_route(sdk_response(error)):
+        response = sdk_response(error)
+        if error.request.url.path.endswith(RESPONSES) and is_missing_route(response):
             self._has_responses = False
             return UnknownOperation(_NO_RESPONSES)
-        return sdk_refusal(error)
+        if is_for_responses(response):
+            return UnknownOperation(_NO_TOOLS)
+        return provider_refusal(response)

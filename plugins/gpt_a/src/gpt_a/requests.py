@@ -1,13 +1,35 @@
-"""The body of a request, by the rules of OpenAI's models. Pure."""
+"""The route and the body of a request, by the rules of OpenAI's models. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from handler_host.chat import ChatRequest, FilePart, ReasoningOptions, UserMessage, completion_body
+from gpt_a.native import COMPLETIONS, RESPONSES
+from gpt_a.responses_body import response_body
+from handler_host.chat import (
+    TOOL_MEDIA,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ReasoningOptions,
+    UserMessage,
+    completion_body,
+)
 from handler_host.plugin import InvalidInput
 
+RESPONSES_SUPPORTS = frozenset({"messages[].reasoning", TOOL_MEDIA})
+"""Fields that OpenAI takes in its Responses API only."""
+_NOT_IN_RESPONSES = ("stop", "logit_bias", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty")
+RESPONSES_LACKS = frozenset(
+    {
+        *_NOT_IN_RESPONSES,
+        *("n", "messages[].content[].input_audio"),
+        *("messages[].name", "messages[].tool_calls[].signature", "seed"),
+    }
+)
+"""Fields that OpenAI takes in its chat completions only."""
 _REASONS = re.compile(r"(?:.*/)?(?:gpt-(?:[5-9]|\d\d)|o\d)(?!.*-chat)")
 """Models of OpenAI that reason: they take ``max_completion_tokens`` only, and no sampling options."""
 _REASONS_OPTIONALLY = re.compile(r"(?:.*/)?gpt-(?:5\.[1-9]|[6-9]|\d\d)")
@@ -15,29 +37,53 @@ _REASONS_OPTIONALLY = re.compile(r"(?:.*/)?gpt-(?:5\.[1-9]|[6-9]|\d\d)")
 _NO_REASONING_WITH_TOOLS = re.compile(r"(?:.*/)?gpt-(?:5\.(?:[4-9]|\d\d)|[6-9]|1\d)(?!.*-chat)")
 """Models to which OpenAI's chat completions give functions at the effort ``none`` only, and some reason by default.
 
+Its Responses API gives them functions at any effort.
+
 "Function tools with reasoning_effort are not supported for gpt-5.4 in /v1/chat/completions": openai/openai-openapi#541.
 """
+_RESPONSES_ONLY = re.compile(r"(?:.*/)?(?:codex-|(?:gpt-(?:[5-9]|\d\d)|o\d).*-(?:codex|pro)(?![a-z]))")
+"""Models that OpenAI has in its Responses API only."""
 _NEVER_REASONS = re.compile(r"(?:.*/)?(?:chatgpt-|gpt-[34])")
 _EFFORTS = {"max": "xhigh"}
 """Words of other providers for an effort."""
 
 
 class Body(NamedTuple):
-    """The body of a request, and the fields of the chat that it leaves out."""
+    """The route and the body of a request, and the fields of the chat that it leaves out."""
 
+    path: str
     content: dict[str, Any]
     ignored: list[str]
 
 
+def route_of(request: ChatRequest, model: str, *, is_openai: bool) -> str:
+    """Return the path for a request: chat completions, except where OpenAI has the model, or tools, in another API.
+
+    A request that reasons beside tools and has a field of chat completions only stays there, without reasoning.
+    """
+    if is_openai and _RESPONSES_ONLY.match(model):
+        return RESPONSES
+    options = request.reasoning
+    reasons = options is not None and not options.is_off and options != ReasoningOptions()
+    if not (reasons and _has_tools_without_reasoning(request, model, is_openai=is_openai)):
+        return COMPLETIONS
+    has_demand = (request.n or 1) > 1 or any(getattr(request, name) for name in _NOT_IN_RESPONSES)
+    has_recording = any(isinstance(part, AudioPart) for _, part in _user_parts(request))
+    return COMPLETIONS if has_demand or has_recording else RESPONSES
+
+
 def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
     """Return the body for ``model``; ``is_openai``: the server is OpenAI's own, not a compatible one."""
-    ignored = _adapt_reasoning(request, model, is_openai=is_openai)
-    _check_files(request)
+    path = route_of(request, model, is_openai=is_openai)
+    ignored = _adapt_reasoning(request, model, path, is_openai=is_openai)
     if _REASONS.match(model):
         for name in ("temperature", "top_p"):
             if getattr(request, name) not in (None, 1):
                 ignored.append(name)
             setattr(request, name, None)
+    if path == RESPONSES:
+        return Body(path, response_body(request, model), ignored)
+    _check_files(request)
     if request.max_tokens is not None and (is_openai or _REASONS.match(model)):
         request.max_completion_tokens = request.max_tokens
     body = {**completion_body(request), "model": model}
@@ -47,13 +93,17 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
         signatures = [call.pop("extra_content", None) for call in calls]
         if any(signatures):
             ignored.append("messages[].tool_calls[].signature")
-    return Body(body, ignored)
+    return Body(path, body, ignored)
 
 
-def _adapt_reasoning(request: ChatRequest, model: str, *, is_openai: bool) -> list[str]:
+def _has_tools_without_reasoning(request: ChatRequest, model: str, *, is_openai: bool) -> bool:
+    return is_openai and bool(request.tools) and _NO_REASONING_WITH_TOOLS.match(model) is not None
+
+
+def _adapt_reasoning(request: ChatRequest, model: str, path: str, *, is_openai: bool) -> list[str]:
     """Set the effort that the model takes; return the names of the fields that it does not take."""
     options = request.reasoning
-    if is_openai and request.tools and _NO_REASONING_WITH_TOOLS.match(model):
+    if path == COMPLETIONS and _has_tools_without_reasoning(request, model, is_openai=is_openai):
         request.reasoning = ReasoningOptions(effort="none")
         return [] if options is None or options.is_off or options == ReasoningOptions() else ["reasoning"]
     if options is None:
@@ -61,6 +111,8 @@ def _adapt_reasoning(request: ChatRequest, model: str, *, is_openai: bool) -> li
     request.reasoning = None
     if _NEVER_REASONS.match(model):
         return [] if options.is_off else ["reasoning"]
+    if options.effort == "minimal" and _REASONS_OPTIONALLY.match(model):
+        options.effort = "low"  # they take "none" in its place
     if options.is_off:
         effort = "minimal" if _REASONS.match(model) else options.effort
         options.effort = "none" if _REASONS_OPTIONALLY.match(model) else effort
@@ -74,17 +126,24 @@ def _adapt_reasoning(request: ChatRequest, model: str, *, is_openai: bool) -> li
         options.effort = _EFFORTS.get(options.effort, options.effort)
         request.reasoning = options
     # OpenAI's chat completions never show the reasoning; compatible servers do so unasked.
-    return ["reasoning.summary"] if is_openai and options.summary is not None and not options.is_off else []
+    hides_summary = is_openai and path == COMPLETIONS and options.summary is not None and not options.is_off
+    return ["reasoning.summary"] if hides_summary else []
 
 
 def _check_files(request: ChatRequest) -> None:
     """Raise ``InvalidInput`` for documents by URL: chat completions take data only."""
+    for place, part in _user_parts(request):
+        if isinstance(part, FilePart) and not part.file.url.startswith("data:"):
+            field = f"{place}.file.url"
+            raise InvalidInput(
+                f"{field}: OpenAI's chat completions fetch no documents; send the document as a data: URL",
+                param=field,
+            )
+
+
+def _user_parts(request: ChatRequest) -> Iterator[tuple[str, Any]]:
+    """Yield the path and each part of the user's messages."""
     for number, message in enumerate(request.messages):
         if isinstance(message, UserMessage) and not isinstance(message.content, str):
             for index, part in enumerate(message.content):
-                if isinstance(part, FilePart) and not part.file.url.startswith("data:"):
-                    field = f"messages[{number}].content[{index}].file.url"
-                    raise InvalidInput(
-                        f"{field}: OpenAI's chat completions fetch no documents; send the document as a data: URL",
-                        param=field,
-                    )
+                yield f"messages[{number}].content[{index}]", part

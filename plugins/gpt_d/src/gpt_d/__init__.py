@@ -25,12 +25,14 @@ from handler_host.chat import (
     EmbedRequest,
     EmbedResponse,
     FinishReason,
+    ReasoningOptions,
     SystemMessage,
     arguments_of,
     completion_body,
     decode_stream,
     embed_response,
     embedding_body,
+    is_openai,
     leave_out_unsupported,
     raise_truncated,
     tool_names,
@@ -140,6 +142,8 @@ class GptD(NativeLiteLLM, ChatHandler):
         if "tools" in body:
             # Else LiteLLM looks for tools of MCP servers among them, with a package that it does not depend on.
             body["_skip_mcp_handler"] = True
+            # Else LiteLLM calls the Responses API for gpt-5.4 and later, which needs that package, too.
+            body["_skip_responses_api_bridge"] = True
         deadline = call.deadline if call is not None else None
         streams = call is None or call.streamed or model in self._only_streams
         if request.n is not None and request.n > 1:
@@ -316,6 +320,7 @@ class GptD(NativeLiteLLM, ChatHandler):
         import litellm
 
         ignored: list[str] = []
+        needs_none = False
         mode = request.unsupported
         model = request.model or self._model
         for name, provider in self._require_providers(model).items():
@@ -329,9 +334,22 @@ class GptD(NativeLiteLLM, ChatHandler):
             supports = {field for field, theirs in SUPPORTED.items() if theirs in available} | SUPPORTS
             if provider in CACHE_MARKERS:
                 supports.add("cache_control")
+            if provider == "openai" and request.tools and self._gives_tools_without_reasoning(model, name):
+                supports.discard("reasoning")
+                needs_none = True
             request.unsupported = mode
             ignored += leave_out_unsupported(request, supports, lacks, provider=f"{provider} ({name})")
+        if needs_none:
+            request.reasoning = ReasoningOptions(effort="none")
         return ignored
+
+    def _gives_tools_without_reasoning(self, model: str, name: str) -> bool:
+        """Return whether OpenAI itself has the model ``name``: its chat completions give it tools or reasoning only."""
+        from litellm.llms.openai.chat.gpt_5_transformation import OpenAIGPT5Config
+
+        default = self._settings.api_base.get("openai")
+        bases = [deployment.api_base or default for deployment in self._groups.get(model, ())] or [default]
+        return OpenAIGPT5Config.is_model_gpt_5_4_plus_model(name) and any(map(is_openai, bases))
 
 
 def chat_body(request: ChatRequest, *, keeps_cache_control: bool) -> dict[str, Any]:

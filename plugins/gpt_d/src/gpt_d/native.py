@@ -21,6 +21,7 @@ from handler_host.plugin import (
     Retries,
     UnknownOperation,
     from_httpx,
+    is_for_responses,
     is_missing_route,
     native,
     provider_refusal,
@@ -157,6 +158,8 @@ class NativeLiteLLM:
             if len(self._without_responses) < MAX_WITHOUT_RESPONSES:
                 self._without_responses.add(target.url)
             return UnknownOperation("the provider has no Responses API")
+        if is_for_responses(refusal):
+            return UnknownOperation("the provider gives this model no tools beside reasoning in chat completions")
         return provider_refusal(refusal)
 
     def _target(self, request: NativeRequest, model: str) -> Target | None:

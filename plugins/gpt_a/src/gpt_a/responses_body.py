@@ -1,4 +1,4 @@
-"""The body of a request for a token count: OpenAI counts the tokens of its Responses API only. Pure."""
+"""Bodies for OpenAI's Responses API: of a chat, and of a token count, which OpenAI has for this API only. Pure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,34 @@ from handler_host.chat import (
 from handler_host.plugin import InvalidInput
 
 Json = dict[str, Any]
+
+
+FORMAT = "openai"
+"""Format of OpenAI's encrypted reasoning."""
+
+
+def response_body(request: ChatRequest, model: str) -> Json:
+    """Return the body for ``/responses``: OpenAI keeps nothing of it, and encrypts its reasoning for the next turn.
+
+    Raises ``InvalidInput`` for a recording.
+    """
+    body = {**count_body(request, model), "store": False, "include": ["reasoning.encrypted_content"]}
+    if request.reasoning is not None:
+        body["reasoning"] = _present(effort=request.reasoning.effort, summary=request.reasoning.summary)
+    if request.verbosity is not None:
+        body.setdefault("text", {})["verbosity"] = request.verbosity
+    return body | _present(
+        max_output_tokens=request.max_tokens,
+        parallel_tool_calls=request.parallel_tool_calls,
+        prompt_cache_key=request.prompt_cache_key,
+        service_tier=request.service_tier,
+        user=request.user,
+    )
+
+
+def _present(**fields: Any) -> Json:
+    """Return the fields that have a value."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def count_body(request: ChatRequest, model: str) -> Json:
@@ -50,10 +78,9 @@ def count_body(request: ChatRequest, model: str) -> Json:
     form = request.response_format
     if isinstance(form, JsonSchemaFormat):
         schema = form.json_schema
-        options = {"description": schema.description, "strict": schema.strict}
         body["text"] = {
             "format": {"type": "json_schema", "name": schema.name, "schema": schema.schema}
-            | {name: value for name, value in options.items() if value is not None}
+            | _present(description=schema.description, strict=schema.strict)
         }
     elif isinstance(form, JsonObjectFormat):
         body["text"] = {"format": {"type": "json_object"}}
@@ -68,6 +95,10 @@ def _items(message: Message, place: str) -> Iterator[Json]:
     elif isinstance(message, UserMessage):
         yield {"role": "user", "content": _content(message.content, place)}
     elif isinstance(message, AssistantMessage):
+        for part in message.reasoning or ():
+            if part.format == FORMAT and part.encrypted is not None:
+                summary = [{"type": "summary_text", "text": part.text}] if part.text else []
+                yield {"type": "reasoning", "summary": summary, "encrypted_content": part.encrypted}
         text = content_text(message.content) or message.refusal
         if text:
             yield {"role": "assistant", "content": text}
@@ -92,7 +123,7 @@ def _part(part: Any, place: str) -> Json:
         image = {"type": "input_image", "image_url": part.image_url.url}
         return {**image, "detail": part.image_url.detail or "auto"}
     if isinstance(part, AudioPart):
-        raise InvalidInput(f"{place}: OpenAI does not count the tokens of recordings; leave it out", param=place)
+        raise InvalidInput(f"{place}: OpenAI's Responses API takes no recordings; leave it out", param=place)
     if not part.file.url.startswith("data:"):
         return {"type": "input_file", "file_url": part.file.url}
     return {"type": "input_file", "filename": part.file.filename or DEFAULT_FILENAME, "file_data": part.file.url}
