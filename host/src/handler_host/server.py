@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from aiohttp import web
 from handler_host._internal import log as logs
 from handler_host._internal.environ_block import clear_environ
 from handler_host._internal.standard_streams import discard_output
+from handler_host._internal.threads import is_refused, start_threads
 from handler_host.app import SUPERVISOR, create_app
 from handler_host.auth.sessions import derive_key
 from handler_host.config import Config, ServerConfig, kept_state_file, with_state_file
@@ -80,7 +81,28 @@ def run(config: Config, read_config: ConfigReader | None = None) -> int:
     reload_config = functools.partial(_reload_config, read_config, environ, key_hashes, certificate)
     config = with_state_file(config, environ)
     host = serving(config, environ, _session_key(config, token), certificate, sockets)
-    return asyncio.run(_serve(host, config, environ, generated_token, reload_config))
+    return _run_loop(_serve(host, config, environ, generated_token, reload_config))
+
+
+def _run_loop(serving: Coroutine[Any, Any, int]) -> int:
+    """Run an event loop until ``serving`` returns; return its result. Raises ``ConfigError`` without threads."""
+    status = None
+
+    async def serve() -> None:
+        nonlocal status
+        status = await serving
+
+    try:
+        asyncio.run(serve())
+    except RuntimeError as error:
+        if not is_refused(error):
+            raise
+        if status is None:
+            text = "the system refused a thread; raise ulimit -u, or the limit of processes of the container"
+            raise ConfigError(text) from error
+        # Refused at the end, for the thread in which asyncio waits for those of the pool.
+    assert status is not None, "the loop has run until the end"
+    return status
 
 
 def _take_sockets(environ: dict[str, str]) -> list[socket.socket]:
@@ -159,7 +181,9 @@ async def _serve(
     generated_token: str | None,
     reload_config: ConfigReloader,
 ) -> int:
-    limit_accept_errors(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(start_threads())
+    limit_accept_errors(loop)
     async with host as (supervisor, url):
         _clear_environ(config)
         if config.workers.confine != "off" and sys.platform == "linux":

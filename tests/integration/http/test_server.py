@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import json
 import os
 import signal
 import socket
@@ -267,3 +269,44 @@ async def test_the_port_of_the_platform_is_used(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     async with ready(tmp_path, "[server]", environment={"PORT": str(port)}) as host:
         assert host.url == f"http://127.0.0.1:{port}"
+
+
+async def test_case_39_at_the_limit_of_processes_it_does_not_start(tmp_path: Path, few_processes: Path) -> None:
+    (tmp_path / "host.toml").write_text("[server]\nport = 0\n")
+    command = ["sh", "-c", f'echo $$ > {few_processes}/cgroup.procs; exec "$@"', "sh", sys.executable, "-m"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "handler_host", "serve", "--config", str(tmp_path / "host.toml"), stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await within(process.communicate())
+    assert process.returncode == 2
+    (line,) = errors.decode().splitlines()
+    assert "the system refused a thread; raise ulimit -u" in line
+
+
+async def test_case_39_at_the_limit_of_processes_it_refuses_long_bodies_only(
+    tmp_path: Path, few_processes: Path
+) -> None:
+    body = json.dumps({"model": "unknown", "messages": [{"role": "user", "content": "x" * 2_000_000}]}).encode()
+    async with ready(tmp_path) as host, aiohttp.ClientSession() as session:
+
+        async def post() -> str:
+            headers = {"Content-Type": "application/json"}
+            async with session.post(
+                f"{host.url}/v1/chat/completions", data=io.BytesIO(body), headers=headers
+            ) as response:
+                error: str = (await response.json())["error"]["code"]
+                return f"{response.status} {error}"
+
+        (few_processes / "cgroup.procs").write_text(str(host.process.pid))
+        assert [await post() for _ in range(2)] == ["503 out_of_resources"] * 2
+        host.process.send_signal(signal.SIGHUP)
+        assert host.process.stderr is not None
+        while "configuration re-read" not in (line := (await within(host.process.stderr.readline())).decode()):
+            assert "defect" not in line
+        (few_processes / "pids.max").write_text("max")
+        assert await post() == "404 model_not_found"
+        (few_processes / "pids.max").write_text("1")
+        host.process.terminate()
+        _, errors = await host.output()
+        assert "Traceback" not in errors
+        assert host.process.returncode == 0

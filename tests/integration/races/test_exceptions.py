@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HandlerFault, InvalidInput
+from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HandlerFault, InvalidInput, OutOfResources
 from tests.support import error_of, install_plugin, supervisor_harness, until, within
 
 RAISING = """
-import asyncio, sys
+import asyncio, resource, sys
 from handler_host.plugin.errors import InvalidInput
 from handler_host.plugin import hookimpl, operation
 
@@ -69,6 +69,15 @@ class Handler:
     async def ends_the_loop(self, request: dict) -> dict:
         asyncio.get_running_loop().call_soon(sys.exit, 3)
         await asyncio.Event().wait()
+
+    @operation
+    async def without_descriptors(self, request: dict) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            open("/dev/null")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
     @operation
     async def odd_error(self, request: dict) -> dict:
@@ -197,3 +206,12 @@ async def test_any_exception_of_a_closing_callback_leaves_the_others_running(
     assert receipt.exit == "exit code 0"
     assert "the first is closed" in caplog.text
     assert "closing failed in Handler.fail" in caplog.text
+
+
+async def test_a_limit_of_the_system_is_no_fault_of_the_handler(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "raising", RAISING)
+    async with supervisor_harness(tmp_path) as host:
+        error = await error_of(host.ask("raising", "without_descriptors"))
+        assert isinstance(error, OutOfResources)
+        assert error.message.endswith("file of without_descriptors: Too many open files; raise ulimit -n")
+        assert (await host.ask("raising", "wait", seconds=0))["waited"]

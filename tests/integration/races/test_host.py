@@ -6,11 +6,9 @@ import asyncio
 import gc
 import os
 import resource
-import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -239,22 +237,6 @@ async def test_case_39_a_fork_at_the_fork_servers_limit(tmp_path: Path) -> None:
         assert (await host.ask("other"))["pid"] == pid
         resource.prlimit(server, resource.RLIMIT_NOFILE, limits)
         assert (await host.ask())["generation"] == 2
-
-
-PIDS = Path("/sys/fs/cgroup/pids")
-
-
-@pytest.fixture
-def few_processes() -> Iterator[Path]:
-    """A control group in which no process can be started: ``ulimit -u`` does not bind root."""
-    group = PIDS / f"handler-host-test-{secrets.token_hex(4)}"
-    try:
-        group.mkdir()
-        (group / "pids.max").write_text("1")
-    except OSError as error:
-        pytest.skip(f"no control group v1 of process numbers can be made here: {error}")
-    yield group
-    group.rmdir()
 
 
 async def test_case_39_an_activation_at_the_process_limit(tmp_path: Path, few_processes: Path) -> None:

@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from handler_host._internal.threads import is_refused
 from handler_host.memory.trim import use_one_heap
+from handler_host.plugin.errors import OutOfResources
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -83,7 +85,14 @@ class LongWork:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="body decoder")
             sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         function = functools.partial(self._call, time.perf_counter(), function)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)
+        except RuntimeError as error:
+            if not is_refused(error):
+                raise
+            self._executor = None  # with the work that it has queued
+            text = "the system refused a thread for a long body; raise ulimit -u, or send a shorter body"
+            raise OutOfResources(text, retry_after=1.0) from error
 
     def _call(self, submitted_at: float, function: Callable[[Argument], Result], argument: Argument) -> Result:
         """Return ``function(argument)``, in the thread.

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from handler_host._internal.threads import is_refused
 from handler_host.channel.transports import Connection
 from handler_host.plugin.errors import OutOfResources
 from handler_host.workers.host_signals import host_signals_blocked
@@ -143,6 +144,13 @@ def out_of_resources(what: str, error: OSError) -> OutOfResources:
     else:
         remedy = "raise ulimit -u, or free memory"
     return OutOfResources(f"the system refused {what}: {os.strerror(error.errno or 0)}; {remedy}", retry_after=1.0)
+
+
+def resource_error(error: BaseException) -> OSError | None:
+    """Return the error if the system has refused a thread, a process, memory or a descriptor, else None."""
+    if is_refused(error):
+        return OSError(errno.EAGAIN, "")
+    return error if isinstance(error, OSError) and error.errno in RESOURCE_ERRNOS else None
 
 
 def reap(process: subprocess.Popen[bytes]) -> ExitStatus:

@@ -167,8 +167,7 @@ class OperationRunner:
             if call.cancelled and isinstance(error, asyncio.CancelledError):
                 raise
             self._log.error("%s failed:\n%s", frame.operation, plugin_traceback(error))
-            text = f"{frame.operation} failed with {type(error).__name__}; see request {frame.request_id} in the log"
-            self._send_error(frame, HandlerFault(text))
+            self._send_error(frame, _failure(frame, error))
         finally:
             del self._calls[frame.number]
             self._on_call_end(frame.number)
@@ -333,6 +332,17 @@ def _decode(operation: Operation, body: bytes) -> Any:
         raise InvalidInput(f"{param}: {text}" if param else text, param=param) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"the body is not JSON: {error}") from None
+
+
+def _failure(frame: frames.Call, error: BaseException) -> HostError:
+    """Return the error for the client if an operation failed with ``error``."""
+    from handler_host.workers.worker_process import out_of_resources, resource_error  # few workers need them
+
+    refusal = resource_error(error)
+    if refusal is not None:
+        return out_of_resources(f"a thread, process or file of {frame.operation}", refusal)
+    text = f"{frame.operation} failed with {type(error).__name__}; see request {frame.request_id} in the log"
+    return HandlerFault(text)
 
 
 async def _run_in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
