@@ -39,7 +39,8 @@ class Screen(App[None]):
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #memory, #bars, #message { height: 1; }
+    #memory, #bars { height: 1; }
+    #message { height: auto; max-height: 3; }
     DataTable { height: 1fr; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
     DataTable > .datatable--header { background: ansi_default; color: ansi_default; text-style: bold underline; }
     DataTable > .datatable--cursor, DataTable:focus > .datatable--cursor {

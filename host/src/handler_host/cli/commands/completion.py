@@ -10,8 +10,8 @@ from handler_host.cli.render import echo
 
 DESCRIPTION = (
     "The script completes commands, options, choices and file names. Save it where your shell looks for completions, "
-    "as in the examples (for bash with its package bash-completion), and start a new shell; after an upgrade of "
-    "handler-host save it again. Needs the extra: pip install 'handler-host[tools]'."
+    "as in the examples (for bash with its package bash-completion), and start a new shell. Save it again "
+    "after an upgrade. Needs the extra: pip install 'handler-host[tools]'."
 )
 EXAMPLES = (
     "mkdir -p ~/.local/share/bash-completion/completions && cd $_",
