@@ -125,8 +125,10 @@ class TestSession:
         page.keyboard.press("Enter")
         expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
 
-    def test_restart_of_the_host(self, page: Page, host: Host) -> None:
+    def test_drain_and_restart_of_the_host(self, page: Page, host: Host) -> None:
         sign_in(page, host)
+        assert page.request.post(f"{host.url}/admin/drain", headers={"Authorization": f"Bearer {TOKEN}"}).ok
+        expect(page.locator("#connection")).to_have_attribute("data-state", "draining")
         host.stop()
         expect(page.locator("#connection")).to_have_attribute("data-state", "away")
         expect(page.locator("tr[data-handler=heavy]")).to_be_visible()  # the last data stays
@@ -317,7 +319,7 @@ class TestHandlerPage:
         settings = dialog.locator("#details-settings tbody tr")
         expect(settings.filter(has_text="greeting")).to_contain_text("[handlers.heavy]")
         expect(settings.filter(has_text="api_key")).to_contain_text("***")
-        expect(settings.filter(has_text="idle_after")).to_contain_text("300")
+        expect(settings.filter(has_text="idle_after")).to_contain_text("5m")
         expect(settings.filter(has_text="preload")).to_contain_text("[defaults]")
         expect(settings.filter(has_text="max_queue")).to_contain_text("default")
         expect(settings.filter(has_text="proxy")).to_contain_text("http://***@127.0.0.1:3128")

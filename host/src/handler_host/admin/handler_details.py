@@ -14,6 +14,8 @@ import msgspec
 from handler_host._internal.log import mask_secrets
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy
 from handler_host.config.masking import mask_handler, mask_value
+from handler_host.config.toml_text import toml_value
+from handler_host.config.values import keys_of
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.telemetry.counters import BOUNDS, Histogram
 
@@ -21,7 +23,10 @@ WORKER_EVENTS = frozenset({"activated", "failed", "unloaded"})
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """One key in force; ``source`` is its section of the configuration, or ``default``."""
+    """One key in force, durations and sizes as the configuration writes them.
+
+    ``source`` is its section of the configuration, or ``default``.
+    """
 
     key: str
     value: Any
@@ -79,7 +84,14 @@ def _settings(config: Config, name: str) -> Iterator[Setting]:
     for key in policy.__struct_fields__:
         is_default = getattr(config.defaults, key) == getattr(built_in, key)
         source = section if key in own else "default" if is_default else "[defaults]"
-        yield Setting(key, _to_plain(mask_value(getattr(policy, key), key)), source)
+        yield Setting(key, _to_plain(_with_unit(mask_value(getattr(policy, key), key), key)), source)
+
+
+def _with_unit(value: Any, key: str) -> Any:
+    """Return a duration or size of a policy as the configuration writes it (``5m``); other values as they are."""
+    is_amount = value is None or isinstance(value, int | float)
+    text = toml_value(value, keys_of(HandlerPolicy)[key]) if is_amount else None
+    return text.strip('"') if text is not None and text.startswith('"') else value
 
 
 def _to_plain(value: Any) -> Any:

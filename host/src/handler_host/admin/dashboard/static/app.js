@@ -97,7 +97,8 @@ async function fetchOverview() {
 
 function show(overview) {
   const { memory } = overview;
-  showConnection("live", overview.draining ? "draining: the host rejects new work" : `live, version ${overview.version}`);
+  if (overview.draining) showConnection("draining", "draining: the host rejects new work");
+  else showConnection("live", `live, version ${overview.version}`);
   chart.show(overview);
   handlers.show(overview.handlers);
   find("no-handlers").hidden = overview.handlers.length > 0;
