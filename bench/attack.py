@@ -99,6 +99,7 @@ def attacks() -> dict[str, Attack]:
     ]
     schema: dict[str, Any] = {"properties": {"a" * 100_000: {"properties": {f"{n:x}": {} for n in range(10_000)}}}}
     deep = b'{"model":"victim","metadata":' + b'{"a":' * 100_000
+    half_pair = b'{"model":"victim","user":"\\ud800' + rb"\na" * 300_000 + b'"}'
     chunked = f"POST {chats} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n".encode()
     tiny = b"1\r\n \r\n" * 1_000_000
     live = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
@@ -118,6 +119,7 @@ def attacks() -> dict[str, Attack]:
         "bodies of 4 MB": Attack((post(chats, chat(user="x" * 4_000_000), key),), 20),
         "nesting of 100,000 levels": Attack((post(chats, deep, key),), 10),
         "190,000 values": Attack((post(chats, chat(logit_bias={f"{n}": 1 for n in range(95_000)}), key),), 4),
+        "300,000 escapes": Attack((post(chats, half_pair, key),), 4),
         "10,000 functions": Attack((post(chats, chat(tools=tools), key),), 4),
         "30,000 messages": Attack((post(chats, chat(messages=turns), key),), 4),
         "16,000 items of Responses": Attack((post(answers, {"model": "victim", "input": items}, key),), 4),

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+from unittest import mock
 
 import pytest
+from aiohttp import StreamReader, web
+from aiohttp.test_utils import make_mocked_request
 
 from handler_host.config import ServerConfig
+from handler_host.http import long_work, request_context
 from handler_host.http.body import SCAN_BYTES, BodyReader, has_match
+from handler_host.http.json_structure import PART_BYTES
 from handler_host.protocols.json_fields import fields_of
 from handler_host.protocols.provider_state import refuse_state
 
@@ -21,6 +26,37 @@ async def count_turns(search: asyncio.Task[object]) -> int:
         turns += 1
         await asyncio.sleep(0)
     return turns
+
+
+def request_of(body: bytes) -> web.Request:
+    """Return a request whose body has arrived."""
+    request_context.current.set(request_context.RequestContext("a-request"))
+    content = StreamReader(mock.Mock(_reading_paused=False), 2**30, loop=asyncio.get_running_loop())
+    content.feed_data(body)
+    content.feed_eof()
+    return make_mocked_request("POST", "/", {"Content-Type": "application/json"}, payload=content)
+
+
+class TestRead:
+    """All work on a body up to 1 MB is done in the loop, by steps that wait for each other (``LongWork``)."""
+
+    @pytest.fixture(autouse=True)
+    def one_step_in_a_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(long_work, "TURN_S", 1e-9)
+
+    async def test_others_run_between_the_parts_of_a_structure(self) -> None:
+        body = b"[" + b"{}," * 5 * PART_BYTES + b"{}]"
+        read = asyncio.create_task(BodyReader(ServerConfig()).read_json(request_of(body)))
+        assert await count_turns(read) >= len(body) // PART_BYTES
+        assert await read == body
+
+    @pytest.mark.parametrize("text", [rb"\n", rb"\u00e4", rb"\\", rb"\ud83d\ude00", rb"\na", rb"\ud800"])
+    async def test_others_run_while_halves_of_surrogate_pairs_are_replaced(self, text: bytes) -> None:
+        """One turn took 0.4 s for 1 MB of escapes."""
+        body = b'"' + text * 100_000 + rb'\ud83d"'
+        read = asyncio.create_task(BodyReader(ServerConfig()).read_json(request_of(body)))
+        assert await count_turns(read) >= 5
+        assert await read == b'"' + text.replace(rb"\ud800", rb"\ufffd") * 100_000 + rb'\ufffd"'
 
 
 class TestSearch:

@@ -6,6 +6,7 @@ recurse over the first and take seconds for the second, so both have a limit at 
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from itertools import accumulate
 
 from handler_host.plugin.errors import BodyTooLarge, InvalidInput
@@ -65,7 +66,14 @@ class StructureScanner:
 
 def check_structure(body: bytes, *, max_values: int | None = None) -> None:
     """Check a whole document as :class:`StructureScanner` does; a small one costs two searches."""
+    for _ in check_in_steps(body, max_values=max_values):
+        pass
+
+
+def check_in_steps(body: bytes, *, max_values: int | None = None) -> Generator[None]:
+    """Check a document as :func:`check_structure` does, one part at each step."""
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH or (max_values is not None and len(body) > 2 * max_values):
         scanner = StructureScanner(max_values=max_values)
-        for start in range(0, len(body), PART_BYTES):  # a thread that checks it lets the loop run after each part
+        for start in range(0, len(body), PART_BYTES):
             scanner.feed(body[start : start + PART_BYTES])
+            yield

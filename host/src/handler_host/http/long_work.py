@@ -8,7 +8,7 @@ import gc
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, TypeVar
 
 from handler_host._internal.threads import is_refused
@@ -64,6 +64,13 @@ class LongWork:
                 self._is_turn_end_scheduled = True
                 loop.call_soon(self._end_turn)
 
+    async def run_in_steps(self, steps: Generator[None, None, Result]) -> Result:
+        """Return the result of a generator; each of its steps runs in a turn as :meth:`run_in_turn` has it."""
+        results: list[Result] = []
+        while not results:
+            await self.run_in_turn(functools.partial(_run_step, steps), results)
+        return results[0]
+
     def _end_turn(self) -> None:
         """Wake the request that has waited longest; the others wait until it has run."""
         self._spent_s = 0.0
@@ -111,3 +118,11 @@ class LongWork:
             if was_enabled:
                 gc.enable()
             self._ended_at = time.perf_counter()
+
+
+def _run_step(steps: Generator[None, None, Result], results: list[Result]) -> None:
+    """Run the next step of a generator; append its result to ``results`` when it ends."""
+    try:
+        next(steps)
+    except StopIteration as end:  # must not leave a coroutine
+        results.append(end.value)
