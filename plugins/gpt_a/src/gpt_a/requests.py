@@ -30,20 +30,20 @@ RESPONSES_LACKS = frozenset(
     }
 )
 """Fields that OpenAI takes in its chat completions only."""
-_REASONS = re.compile(r"(?:.*/)?(?:gpt-(?:[5-9]|\d\d)|o\d)(?!.*-chat)")
+_REASONS = re.compile(r"(?:.*/)?+(?:gpt-(?:[5-9]|\d\d)|o\d)(?!.*-chat)")
 """Models of OpenAI that reason: they take ``max_completion_tokens`` only, and no sampling options."""
-_REASONS_OPTIONALLY = re.compile(r"(?:.*/)?gpt-(?:5\.[1-9]|[6-9]|\d\d)")
+_REASONS_OPTIONALLY = re.compile(r"(?:.*/)?+gpt-(?:5\.[1-9]|[6-9]|\d\d)")
 """Models of OpenAI that take the effort ``none``."""
-_NO_REASONING_WITH_TOOLS = re.compile(r"(?:.*/)?gpt-(?:5\.(?:[4-9]|\d\d)|[6-9]|1\d)(?!.*-chat)")
+_NO_REASONING_WITH_TOOLS = re.compile(r"(?:.*/)?+gpt-(?:5\.(?:[4-9]|\d\d)|[6-9]|1\d)(?!.*-chat)")
 """Models to which OpenAI's chat completions give functions at the effort ``none`` only, and some reason by default.
 
 Its Responses API gives them functions at any effort.
 
 "Function tools with reasoning_effort are not supported for gpt-5.4 in /v1/chat/completions": openai/openai-openapi#541.
 """
-_RESPONSES_ONLY = re.compile(r"(?:.*/)?(?:codex-|(?:gpt-(?:[5-9]|\d\d)|o\d).*-(?:codex|pro)(?![a-z]))")
+_RESPONSES_ONLY = re.compile(r"(?:.*/)?+(?:codex-|(?:gpt-(?:[5-9]|\d\d)|o\d).*-(?:codex|pro)(?![a-z]))")
 """Models that OpenAI has in its Responses API only."""
-_NEVER_REASONS = re.compile(r"(?:.*/)?(?:chatgpt-|gpt-[34])")
+_NEVER_REASONS = re.compile(r"(?:.*/)?+(?:chatgpt-|gpt-[34])")
 _EFFORTS = {"max": "xhigh"}
 """Words of other providers for an effort."""
 
