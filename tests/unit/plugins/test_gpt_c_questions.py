@@ -192,6 +192,18 @@ def test_a_schema_that_refers_to_itself_is_refused(schema: dict[str, Any]) -> No
         to_google(schema, "s")
 
 
+@pytest.mark.parametrize(("levels", "references"), [(30, 2), (8, 4)])
+def test_a_small_schema_of_millions_of_parts_is_refused(levels: int, references: int) -> None:
+    """Each level refers to the next one several times."""
+    definitions: dict[str, Any] = {
+        f"a{level}": {"properties": {f"p{n}": {"$ref": f"#/$defs/a{level + 1}"} for n in range(references)}}
+        for level in range(levels)
+    }
+    definitions[f"a{levels}"] = {"type": "string"}
+    with pytest.raises(InvalidInput, match="more than 5000 parts with its references"):
+        to_google({"$ref": "#/$defs/a0", "$defs": definitions}, "s")
+
+
 WORDS = st.sampled_from(
     ["type", "properties", "items", "anyOf", "allOf", "enum", "const", "$ref", "required", "format"]
 )

@@ -7,7 +7,8 @@ and ``additionalProperties``, as Gemini makes up no properties.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from handler_host.plugin import InvalidInput
@@ -25,31 +26,35 @@ _SAME: dict[str, tuple[str, type]] = {
     "nullable": ("nullable", bool),
 }
 """Words whose value is taken as it is, with their name and type."""
+_MOST_PARTS = 5_000
+"""Subschemas of a converted schema: 20 levels with two references each would make a million of them."""
 _DEEPEST = 32
 """Levels of a schema; what goes deeper refers to itself, or is nothing that a model could fill."""
 
 
 def to_google(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return ``schema`` as a ``Schema`` of Google's, with its names; ``place`` is the path to it in the request."""
-    return _converted(schema, place, schema, 0)
+    return _converted(schema, place, schema, 0, itertools.count(1))
 
 
-def _converted(schema: Any, place: str, root: Mapping[str, Any], depth: int) -> dict[str, Any]:
+def _converted(schema: Any, place: str, root: Mapping[str, Any], depth: int, numbers: Iterator[int]) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
         raise InvalidInput(f"{place}: must be a schema (a JSON object)", param=place)
     if depth > _DEEPEST:
         raise InvalidInput(f"{place}: is nested too deeply, or refers to itself", param=place)
+    if next(numbers) > _MOST_PARTS:
+        raise InvalidInput(f"{place}: the schema has more than {_MOST_PARTS} parts with its references", param=place)
     schema, nullable = _plain(schema, place, root)
     made: dict[str, Any] = {"nullable": True} if nullable else {}
     for word, value in schema.items():
         inside = f"{place}.{word}"
         if word == "properties":
             made["properties"] = {
-                name: _converted(part, f"{inside}.{name}", root, depth + 1)
+                name: _converted(part, f"{inside}.{name}", root, depth + 1, numbers)
                 for name, part in _of(Mapping, value, inside).items()
             }
         elif word == "items":
-            made["items"] = _converted(value, inside, root, depth + 1)
+            made["items"] = _converted(value, inside, root, depth + 1, numbers)
         elif word not in ANNOTATIONS:
             made |= _word(word, value, inside)
     if "type_" not in made:
