@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,15 @@ class TestErrors:
     def test_workers_max_is_a_whole_number(self, value: str) -> None:
         with pytest.raises(ManifestError, match=r"x\.toml:2: workers\.max: .* is not a whole number of at least 1"):
             parse_manifest(f"[workers]\nmax = {value}\n", "x.toml")
+
+    def test_an_edit_is_read_whatever_its_time(self, tmp_path: Path) -> None:
+        path = tmp_path / "handler.toml"
+        titles = []
+        for title in ("old", "old", "new"):
+            path.write_text(f'title = "{title}"\n')
+            os.utime(path, (1, 1))
+            titles.append(read_manifest(str(path)).title)
+        assert titles == ["old", "old", "new"]
 
     def test_file_is_too_long(self, tmp_path: Path) -> None:
         path = tmp_path / "handler.toml"
