@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,11 @@ class Environment:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         self.site = directory / "lib" / version / "site-packages"
 
-    def pip(self, *words: str) -> None:
+    async def pip(self, *words: str) -> None:
+        """Run pip in a thread: the host under test, in this process, runs meanwhile."""
+        await asyncio.to_thread(self._run_pip, words)
+
+    def _run_pip(self, words: Sequence[str]) -> None:
         # uv_build looks for its program on the path.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_INPUT": "1"}
@@ -76,7 +82,7 @@ class Environment:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def install(self, base: Path, version: str) -> None:
+    async def install(self, base: Path, version: str) -> None:
         """Install that version of all plugins: an editable from its source, a wheel from a copy."""
         words: list[str] = []
         for name in NAMES:
@@ -84,7 +90,7 @@ class Environment:
                 words += ["--editable", str(write_project(base / name, name, version))]
             else:
                 words += [str(write_project(base / version / name, name, version))]
-        self.pip("install", "--upgrade", "--no-index", "--no-deps", "--no-build-isolation", *words)
+        await self.pip("install", "--upgrade", "--no-index", "--no-deps", "--no-build-isolation", *words)
 
 
 async def versions(host: SupervisorHarness) -> dict[str, str]:
@@ -97,14 +103,14 @@ async def test_plugins_are_installed_upgraded_and_removed_while_the_host_runs(tm
     go = tmp_path / "go"
     async with supervisor_harness(environment.site) as host:
         assert not host.supervisor.statuses()
-        environment.install(tmp_path, "1.0")
+        await environment.install(tmp_path, "1.0")
         assert (await host.supervisor.rescan()).added == sorted(NAMES)
         assert await versions(host) == dict.fromkeys(NAMES, "1.0")
 
         streams = {name: host.chunks(name, "stream", until=str(go)) for name in NAMES}
         for name, stream in streams.items():
             assert await within(anext(stream)) == "1.0", name
-        environment.install(tmp_path, "2.0")
+        await environment.install(tmp_path, "2.0")
         report = await host.supervisor.rescan()
         assert (report.changed, report.problems) == (sorted(NAMES), {})
         reloads = [host.start(host.supervisor.reload(name)) for name in NAMES]
@@ -118,7 +124,7 @@ async def test_plugins_are_installed_upgraded_and_removed_while_the_host_runs(tm
         assert await within(asked) == dict.fromkeys(NAMES, "2.0")
         assert {host.supervisor.status(name).version for name in NAMES} == {"2.0"}
 
-        environment.pip("uninstall", "--yes", *(f"gpt-{name}" for name in NAMES))
+        await environment.pip("uninstall", "--yes", *(f"gpt-{name}" for name in NAMES))
         assert (await host.supervisor.rescan()).removed == sorted(NAMES)
         for name in NAMES:  # running workers stay until they are unloaded
             await within(host.supervisor.unload(name))
