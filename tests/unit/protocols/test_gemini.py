@@ -47,6 +47,8 @@ def chunks_of(*chunks: chat.ChatChunk) -> list[Any]:
     encoder = ChunkEncoder(response_id="r1", model="requested")
     return [as_json(data) for chunk in chunks for data in encoder.chunks(chunk)] + [as_json(encoder.last())]
 
+GOOGLE = "https://generativelanguage.googleapis.com"
+
 
 class TestValidation:
     """Requests that are refused, with the path to the field."""
@@ -125,7 +127,12 @@ class TestValidation:
                 "toolConfig.functionCallingConfig.allowedFunctionNames",
                 "unknown function 'f'",
             ),
-            ({"cachedContent": "cachedContents/1"}, "cachedContent", "not supported"),
+            ({"cachedContent": "cachedContents/1"}, "cachedContent", "send the contents"),
+            (
+                {"contents": [{"parts": [{"fileData": {"fileUri": f"{GOOGLE}/v1beta/files/a"}}]}]},
+                "contents[0].parts[0].fileData.fileUri",
+                "stores no files",
+            ),
             ({"generatonConfig": {}}, "generatonConfig", "did you mean 'generationConfig'?"),
         ],
     )

@@ -46,6 +46,12 @@ class TestValidation:
             ({"messages": "hello"}, "messages", "expected 'array'"),
             ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "system, developer, user"),
             ({"messages": [USER, {"content": "x"}]}, "messages[1].role", "is missing"),
+            ({"messages": [USER, {"role": "assistant", "audio": {"id": "a"}}]}, "messages[1].audio", "no recordings"),
+            (
+                {"messages": [USER, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}]},
+                "messages[1].function_call",
+                "send tool_calls",
+            ),
             ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "got 'int'"),
             ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
             ({"messages": [{**USER, "mood": "good"}]}, "messages[0].mood", "unknown field"),

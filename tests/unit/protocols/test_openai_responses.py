@@ -93,7 +93,22 @@ class TestValidation:
             (
                 {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
                 "input[0].content[0].file_id",
-                "unknown field",
+                "stores no files",
+            ),
+            (
+                {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f", "image_url": None}]}]},
+                "input[0].content[0].file_id",
+                "stores no files",
+            ),
+            (
+                {"input": [CALL, {**RESULT, "output": [{"type": "input_image", "file_id": "f"}]}]},
+                "input[1].output[0].file_id",
+                "stores no files",
+            ),
+            (
+                {"input": [{"role": "user", "content": [{"type": "input_image", "detail": "low"}]}]},
+                "input[0].content[0].image_url",
+                "is missing",
             ),
             (
                 {"input": [{"role": "user", "content": [{"type": "input_file", "filename": "f"}]}]},

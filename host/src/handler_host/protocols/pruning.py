@@ -96,7 +96,11 @@ class Pruner:
     def _fields_of(self, struct: inspect.StructType) -> dict[str, inspect.Type]:
         fields = self._fields.get(struct.cls)
         if fields is None:
-            fields = self._fields[struct.cls] = {field.encode_name: field.type for field in struct.fields}
+            fields = self._fields[struct.cls] = {
+                field.encode_name: field.type
+                for field in struct.fields
+                if not isinstance(field.type, inspect.NoneType)  # clients send null, and no value has a place
+            }
         return fields
 
     def _prune_list(self, value: list[Any], item: inspect.Type, name: str, place: str) -> Iterator[Pruned]:

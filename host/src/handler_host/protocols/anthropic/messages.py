@@ -37,7 +37,7 @@ CHOICES = {
     "messages[].content[].type": "text, image, document, tool_use, tool_result, thinking or redacted_thinking, each in "
     "the message of its role",
     "messages[].content[].content[].type": "text, image or document",
-    "messages[].content[].source.type": "base64 or url",
+    "messages[].content[].source.type": "base64 or url; the host stores no files",
     "messages[].content[].source.media_type": ", ".join(MEDIA_TYPES),
     "output_config.format.type": "json_schema",
     "system[].type": "text",

@@ -15,6 +15,9 @@ from handler_host.protocols.opaque import unseal_base64, unseal_parts
 from handler_host.protocols.unanswered_calls import OpenCalls
 
 
+_GOOGLES_FILES = "https://generativelanguage.googleapis.com/"
+
+
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Base of requests and their parts."""
 
@@ -187,9 +190,11 @@ def _media(part: Part | ResultPart, field: str) -> chat.ImagePart | chat.FilePar
         url, name = f"data:{kind};base64,{data}", part.inline_data.display_name
     elif part.file_data is not None:
         kind, url, name = part.file_data.mime_type or "image/*", part.file_data.file_uri, part.file_data.display_name
+        field += ".fileData.fileUri"
         if not url.startswith(("https://", "http://")):
-            field += ".fileData.fileUri"
             raise InvalidInput(f"{field}: must be an https: URL", param=field)
+        if url.startswith(_GOOGLES_FILES):
+            raise InvalidInput(f"{field}: the host stores no files; send inlineData", param=field)
     else:
         raise InvalidInput(
             f"{field}: must have text, inlineData, fileData, functionCall or functionResponse", param=field

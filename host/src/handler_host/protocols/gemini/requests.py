@@ -21,7 +21,7 @@ from handler_host.protocols.gemini.schemas import json_schema
 from handler_host.protocols.translated_request import TranslatedRequest, several
 
 FIELDS: dict[str, Field] = {
-    "cachedContent": demand(),
+    "cachedContent": demand(remedy="the host stores nothing; send the contents themselves"),
     "continuationToken": demand(),
     "generationConfig.audioTimestamp": hint(False),
     "generationConfig.enableAffectiveDialog": hint(False),

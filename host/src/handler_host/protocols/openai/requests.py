@@ -39,6 +39,8 @@ FIELDS: dict[str, Field] = {
     "messages[].tool_calls[].function.parsed_arguments": ECHO,
     "messages[].tool_calls[].index": ECHO,
     "messages[].tool_calls[].provider_specific_fields": ECHO,
+    "messages[].audio": demand(remedy="the host stores no recordings; send the text of the response"),
+    "messages[].function_call": demand(remedy="send tool_calls"),
     "messages[].content[].file.file_id": demand(remedy="the host stores no files; send file_data"),
     "messages[].content[].annotations": ECHO,
     "messages[].content[].image_url.format": ECHO,

@@ -40,7 +40,7 @@ class InputText(RequestModel, tag_field="type", tag="input_text"):
 class InputImage(RequestModel, tag_field="type", tag="input_image"):
     """An image in a message or in the result of a tool, by ``https:`` or ``data:`` URL."""
 
-    image_url: str
+    image_url: str | None = None
     detail: Literal["auto", "low", "high", "original"] | None = None
     file_id: None = None
 
@@ -270,14 +270,15 @@ def _media(part: InputImage | InputFile | InputAudio, place: str) -> chat.ImageP
     if isinstance(part, InputAudio):
         return chat.AudioPart(input_audio=part.input_audio)
     if isinstance(part, InputImage):
-        _check_url(part.image_url, f"{place}.image_url")
-        return chat.ImagePart(image_url=chat.ImageUrl(url=part.image_url, detail=part.detail))
-    url = part.file_url or part.file_data
-    if url is None:
+        url = _required(part.image_url, f"{place}.image_url")
+        _check_url(url, f"{place}.image_url")
+        return chat.ImagePart(image_url=chat.ImageUrl(url=url, detail=part.detail))
+    file_url = part.file_url or part.file_data
+    if file_url is None:
         field = f"{place}.file_data"
         raise InvalidInput(f"{field} is missing: the host stores no files, send the data", param=field)
-    _check_url(url, f"{place}.{'file_url' if part.file_url else 'file_data'}")
-    return chat.FilePart(file=chat.FileUrl(url=url, filename=part.filename))
+    _check_url(file_url, f"{place}.{'file_url' if part.file_url else 'file_data'}")
+    return chat.FilePart(file=chat.FileUrl(url=file_url, filename=part.filename))
 
 
 def _texts(parts: list[Part], role: str, place: str) -> tuple[list[str], str | None]:

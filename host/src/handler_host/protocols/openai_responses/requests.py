@@ -22,6 +22,8 @@ FIELDS: dict[str, Field] = {
     "context_management": hint(),
     "conversation": demand(remedy="the host stores nothing; send the whole conversation as input"),
     "include": hint(),
+    "input[].content[].file_id": demand(remedy="the host stores no files; send image_url, file_data or file_url"),
+    "input[].output[].file_id": demand(remedy="the host stores no files; send image_url, file_data or file_url"),
     "input[].item_reference": demand(remedy="the host stores nothing; send the item itself"),
     "max_tool_calls": hint(),
     "metadata": hint(),
