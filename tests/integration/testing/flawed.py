@@ -25,10 +25,10 @@ class Truncated(GptA):
 
 
 class Dropping(GptA):
-    """Drops a field of the request."""
+    """Drops two fields of the request."""
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
-        async for chunk in super().stream(msgspec.structs.replace(request, seed=None), call):
+        async for chunk in super().stream(msgspec.structs.replace(request, seed=None, n=None), call):
             yield chunk
 
 

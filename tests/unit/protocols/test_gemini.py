@@ -47,6 +47,7 @@ def chunks_of(*chunks: chat.ChatChunk) -> list[Any]:
     encoder = ChunkEncoder(response_id="r1", model="requested")
     return [as_json(data) for chunk in chunks for data in encoder.chunks(chunk)] + [as_json(encoder.last())]
 
+
 GOOGLE = "https://generativelanguage.googleapis.com"
 
 

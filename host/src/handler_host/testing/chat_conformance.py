@@ -250,7 +250,7 @@ class ChatConformanceV1(ProviderConformance):
 
 
 class ChatConformanceV2(ChatConformanceV1):
-    """The tests of version 1, and those of stop sequences and citations.
+    """The tests of version 1, and those of stop sequences, citations, and several responses to one request.
 
     ``ignores`` may also name ``stop_sequence`` and ``citations``, of a handler whose SDK drops them.
     """
@@ -274,6 +274,20 @@ class ChatConformanceV2(ChatConformanceV1):
             (citation,) = response.citations or []
             assert (citation.url, citation.title) == (source.url, source.title)
             assert (citation.start_index, citation.end_index) in ((0, len(reply.text)), (None, None))
+
+    def test_a_request_for_two_responses_gets_both_or_a_400(self) -> None:
+        """``n``, whole and streamed."""
+        self._respond_with(Reply(choices=2))
+        try:
+            responses = [self._chat(n=2), accumulate(self._chunks(n=2))]
+        except InvalidInput as error:
+            assert_refused(error, "n")
+            return
+        for response in responses:
+            texts = [choice.text for choice in response.choices]
+            assert len(texts) == 2, f"{len(texts)} responses"
+            assert all(texts)
+            assert self.protocol is None or texts == [Reply().text] * 2
 
 
 ChatConformance = ChatConformanceV2

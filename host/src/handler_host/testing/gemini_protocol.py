@@ -155,7 +155,7 @@ def _calls(reply: Reply) -> list[dict[str, Any]]:
 
 
 def _response(reply: Reply, parts: list[dict[str, Any]], finish: str | None = None) -> dict[str, Any]:
-    candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
+    candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}}
     usage = {"promptTokenCount": reply.prompt_tokens, "totalTokenCount": reply.prompt_tokens}
     if finish is not None:
         candidate["finishReason"] = FINISH_REASONS[finish]
@@ -163,7 +163,8 @@ def _response(reply: Reply, parts: list[dict[str, Any]], finish: str | None = No
             candidate["groundingMetadata"] = _grounding(reply)
         usage["candidatesTokenCount"] = reply.completion_tokens
         usage["totalTokenCount"] += reply.completion_tokens
-    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": reply.model, "responseId": "r1"}
+    candidates = [{**candidate, "index": index} for index in range(reply.choices)]
+    return {"candidates": candidates, "usageMetadata": usage, "modelVersion": reply.model, "responseId": "r1"}
 
 
 def _grounding(reply: Reply) -> dict[str, Any]:

@@ -90,8 +90,8 @@ def whole(reply: Reply, request: ParsedRequest) -> dict[str, Any]:
     if calls:
         message["tool_calls"] = calls
     finish = None if reply.fault == "truncated" else reply.finish
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish, **_stop(reply)}
-    return {**_head(reply, "chat.completion"), "choices": [choice], "usage": _usage(reply)}
+    choice = {"message": message, "logprobs": None, "finish_reason": finish, **_stop(reply)}
+    return {**_head(reply, "chat.completion"), "choices": _choices(reply, choice), "usage": _usage(reply)}
 
 
 def stream_start(reply: Reply) -> Iterator[bytes]:
@@ -165,10 +165,14 @@ def _usage(reply: Reply) -> dict[str, int]:
 
 
 def _chunk(reply: Reply, delta: dict[str, Any], finish: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    choice = {"delta": delta, "logprobs": None, "finish_reason": finish}
     if finish is not None:
         choice |= _stop(reply)
-    return _event({**_head(reply, "chat.completion.chunk"), "choices": [choice], "usage": None})
+    return _event({**_head(reply, "chat.completion.chunk"), "choices": _choices(reply, choice), "usage": None})
+
+
+def _choices(reply: Reply, choice: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"index": index, **choice} for index in range(reply.choices)]
 
 
 def _event(data: dict[str, Any]) -> bytes:

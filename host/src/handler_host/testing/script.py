@@ -57,6 +57,8 @@ class Reply:
     """In Anthropic's field, and in vLLM's of OpenAI's protocol; Gemini has none."""
     citations: tuple[Citation, ...] = ()
     """Sources with URL and title; each stands for the whole text."""
+    choices: int = 1
+    """How many times the response is sent, for a request with an ``n``; Anthropic has none."""
     model: str = "served-model"
     pause: float = 0.0
     """Seconds before each chunk."""

@@ -14,7 +14,6 @@ from handler_host.protocols.gemini import FORMAT
 from handler_host.protocols.opaque import unseal_base64, unseal_parts
 from handler_host.protocols.unanswered_calls import OpenCalls
 
-
 _GOOGLES_FILES = "https://generativelanguage.googleapis.com/"
 
 
