@@ -7,10 +7,12 @@ first chunk of a stream is the head, the others are the body.
 from __future__ import annotations
 
 import struct
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
+MIN_STATUS, MAX_STATUS = 200, 599
+"""Statuses of a final response; one of 100 would make a client wait for another head."""
 LENGTH = struct.Struct(">I")
 Head = TypeVar("Head", "RequestHead", "ResponseHead")
 
@@ -38,7 +40,7 @@ class RequestHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class ResponseHead(msgspec.Struct, frozen=True, kw_only=True):
     """Start of a response."""
 
-    status: int
+    status: Annotated[int, msgspec.Meta(ge=MIN_STATUS, le=MAX_STATUS)]
     headers: dict[str, str] = {}
     model: str | None = None
     """The model that the provider was asked for."""

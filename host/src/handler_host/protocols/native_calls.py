@@ -6,6 +6,7 @@ fallback without it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from handler_host.channel.native_messages import (
+    MAX_STATUS,
+    MIN_STATUS,
     MalformedMessage,
     RequestHead,
     ResponseHead,
@@ -43,6 +46,11 @@ from handler_host.protocols.provider_state import refuse_state
 PROVIDER_REQUEST_ID = "X-Provider-Request-ID"
 AUTH_STATUSES = (401, 403)
 """Statuses of a provider that concern the handler's key: clients would take them for their own key's."""
+PROVIDER_STATUSES = range(MIN_STATUS, MAX_STATUS + 1)
+STATUSES_WITHOUT_BODY = (204, 304)
+# A plugin may send any text; with a line end aiohttp would drop the connection instead of a response.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t -~\x80-\ud7ff\ue000-\uffff]*")
 
 Translated = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
 """Responds to a request and its body through the chat contract."""
@@ -177,6 +185,8 @@ class NativeCalls:
             raise HandlerFault(f"{call.operation.name} ended without a response")
         head, _ = _decoded(stream.chunks[0])
         headers = _headers(call.operation, head.headers)
+        if head.status in STATUSES_WITHOUT_BODY:  # chunks after it would be the client's next response
+            return web.Response(status=head.status, headers=headers)
         if not headers.get(hdrs.CONTENT_TYPE, "").startswith(EVENT_STREAM):
             tail = TailCounter()
             try:
@@ -264,9 +274,13 @@ def _decoded(payload: bytes) -> tuple[ResponseHead, bytes]:
 
 def _headers(operation: NativeOperation, headers: Mapping[str, str]) -> CIMultiDict[str]:
     """Return those of the provider's headers that clients get."""
-    passed = CIMultiDict((name, value) for name, value in headers.items() if operation.passes_back(name))
+    passed = CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if operation.passes_back(name) and _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)
+    )
     request_id = next((headers[name] for name in REQUEST_ID_HEADERS if name in headers), None)
-    if request_id is not None:
+    if request_id is not None and _HEADER_VALUE.fullmatch(request_id):
         passed[PROVIDER_REQUEST_ID] = request_id
     return passed
 
@@ -274,7 +288,7 @@ def _headers(operation: NativeOperation, headers: Mapping[str, str]) -> CIMultiD
 def _error_response(operation: NativeOperation, error: UpstreamError, response: NativeResponse) -> web.Response:
     """Return a provider's error as it came; only one that concerns the handler's key gets the host's status."""
     headers = _headers(operation, response.headers)
-    status = response.status
+    status = response.status if response.status in PROVIDER_STATUSES else error.status
     if status in AUTH_STATUSES:
         status = error.status
         headers["x-should-retry"] = "false"
