@@ -70,6 +70,8 @@ def mask_secrets(text: str) -> str:
 
 def setup(settings: LogSettings) -> None:
     """Send the log of this process to standard error, with the format and levels of ``settings``."""
+    # No format shows them, and each request has a record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
@@ -99,7 +101,7 @@ class JsonFormatter(logging.Formatter):
         }
         for name, value in _fields(record).items():
             # A field may replace `logger` (records of a worker name the logger inside it), but no other key.
-            line[f"field_{name}" if name in ("time", "level", "event", "traceback") else name] = to_plain(value)
+            line[f"field_{name}" if name in ("time", "level", "event", "traceback") else name] = value
         trace = _trace(self, record)
         if trace:
             line["traceback"] = mask_secrets(trace)
@@ -122,13 +124,16 @@ class TextFormatter(logging.Formatter):
         return text
 
     def _format(self, record: logging.LogRecord) -> str:
-        first, *more = mask_secrets(_message(record)).splitlines() or [""]
-        figures = "".join([f" {name}={_figure(name, to_plain(value))}" for name, value in _fields(record).items()])
-        more += mask_secrets(_trace(self, record)).splitlines()
-        lines = [f"{_time(record)} {record.levelname:<7} {record.name} {first}{figures}", *more]
+        start, figures = f"{_time(record)} {record.levelname:<7} {record.name}", _figures(_fields(record))
+        message, trace = mask_secrets(_message(record)), mask_secrets(_trace(self, record))
+        line = f"{start} {message}{figures}"
+        if not trace and line.isprintable():  # no end of a line is printable
+            return line
+        first, *more = message.splitlines() or [""]
         # A terminal must not run control sequences that a plugin or a client has sent.
         return "\n    ".join(
-            line if line.isprintable() else _CONTROL.sub(lambda match: ascii(match[0])[1:-1], line) for line in lines
+            line if line.isprintable() else _CONTROL.sub(lambda match: ascii(match[0])[1:-1], line)
+            for line in [f"{start} {first}{figures}", *more, *trace.splitlines()]
         )
 
 
@@ -146,13 +151,36 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    if not (record.exc_info or record.stack_info):
+        return ""
     parts = [formatter.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
     return "\n".join([*parts, *([record.stack_info] if record.stack_info else [])])
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    """Return the figures of an event in types that JSON has, without secrets."""
     fields = getattr(record, "fields", None)
-    return {mask_secrets(str(name)): value for name, value in fields.items()} if isinstance(fields, dict) else {}
+    if not isinstance(fields, dict):
+        return {}
+    if _are_plain(fields):
+        return fields
+    return {mask_secrets(str(name)): to_plain(value) for name, value in fields.items()}
+
+
+def _are_plain(fields: dict[Any, Any]) -> bool:
+    """Return whether names and values have the usual types and no secret, as those of a request's line."""
+    texts: list[str] = []
+    for name, value in fields.items():
+        kind = type(value)
+        if kind is str:
+            texts.append(value)
+        elif not (kind is float or value is None or (kind is int and abs(value) < 2**63)):
+            return False
+        if type(name) is not str:
+            return False
+        texts.append(name)
+    text = "\n".join(texts)
+    return mask_secrets(text) == text
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -173,12 +201,6 @@ def format_time(moment: datetime.datetime) -> str:
 
 def to_plain(value: object) -> Any:
     """Convert ``value`` to types that JSON has, without secrets; other types become text. Never raises."""
-    # The usual types first: each request has a line with a dozen figures.
-    kind = type(value)
-    if kind is str:
-        return mask_secrets(value)  # type: ignore[arg-type]
-    if kind is float or value is None or (kind is int and abs(value) < 2**63):  # type: ignore[arg-type]
-        return value
     try:
         return _to_plain(value, depth=4)
     except Exception as error:  # noqa: BLE001 - a figure may be any object, and the event must be logged
@@ -209,16 +231,25 @@ def to_json(value: object) -> str:
         return json.dumps(value)
 
 
-def _figure(name: str, value: Any) -> str:
-    kind = type(value)
-    if kind is str:
-        # The space is the only printable whitespace.
-        is_word = value and " " not in value and (value.isprintable() or not _SPACE.search(value))
-        return value if is_word else repr(value)
-    if kind is float:
-        return f"{value:.3f}"
-    if kind is int:
-        return f"{value / 1024**2:.1f}MB" if name in SIZE_FIGURES else str(value)
+def _figures(fields: Mapping[str, Any]) -> str:
+    """Return figures as text, a space before each; one loop, as each request has a line with a dozen of them."""
+    figures = ""
+    for name, value in fields.items():
+        kind = type(value)
+        if kind is str:
+            # The space is the only printable whitespace.
+            is_word = value and " " not in value and (value.isprintable() or not _SPACE.search(value))
+            figures += f" {name}={value}" if is_word else f" {name}={value!r}"
+        elif kind is float:
+            figures += f" {name}={value:.3f}"
+        elif kind is int:
+            figures += f" {name}={value / 1024**2:.1f}MB" if name in SIZE_FIGURES else f" {name}={value}"
+        else:
+            figures += f" {name}={_structure(name, value)}"
+    return figures
+
+
+def _structure(name: str, value: Any) -> str:
     if name == "workers" and isinstance(value, dict) and all(isinstance(size, int) for size in value.values()):
         return ",".join(f"{worker}:{size / 1024**2:.1f}MB" for worker, size in value.items()) or "none"
     text = to_json(value)
