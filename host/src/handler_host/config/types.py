@@ -10,6 +10,7 @@ a paragraph ``Default:`` describes a default that the host computes, a paragraph
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -298,7 +299,7 @@ class MetricsConfig(Section, frozen=True, kw_only=True):
     """``true``: ``GET /metrics`` needs no admin token."""
 
 
-class Config(Section, frozen=True, kw_only=True):
+class Config(Section, frozen=True, kw_only=True, dict=True):
     """The whole configuration."""
 
     server: ServerConfig = ServerConfig()
@@ -340,9 +341,17 @@ class Config(Section, frozen=True, kw_only=True):
 
     def policy(self, name: str) -> HandlerPolicy:
         """Return the policy of a handler: the defaults, overlaid by the handler's own keys."""
-        own = self.handlers.get(name, {})
-        changes = {key: value for key, value in own.items() if key in POLICY_KEYS}
-        return msgspec.structs.replace(self.defaults, **changes) if changes else self.defaults
+        return self._policies.get(name, self.defaults)
+
+    @functools.cached_property
+    def _policies(self) -> dict[str, HandlerPolicy]:
+        """The policy of each handler with keys of its own: made once, as each request asks for some."""
+        return {
+            name: msgspec.structs.replace(
+                self.defaults, **{key: value for key, value in own.items() if key in POLICY_KEYS}
+            )
+            for name, own in self.handlers.items()
+        }
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the handler's own keys of ``[handlers.NAME]``."""
