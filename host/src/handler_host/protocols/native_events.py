@@ -11,7 +11,7 @@ import msgspec
 
 from handler_host.plugin.errors import UpstreamError
 from handler_host.protocols.json_fields import Value, fields_of, text_of
-from handler_host.protocols.native_usage import MARKERS, is_only_usage, token_counts
+from handler_host.protocols.native_usage import MARKER, is_only_usage, token_counts
 
 MAX_HELD_BYTES = 1024 * 1024
 """Longest event that is held until it is complete; a longer one is passed on in parts, as it came."""
@@ -122,7 +122,7 @@ class EventRelay:
 
     def _process(self, events: bytes) -> bytes:
         has_model = self._restores and self._model.marker in events
-        if not has_model and not any(marker in events for marker in MARKERS):
+        if not has_model and MARKER not in events:
             return events
         lines = events.split(b"\n")
         for number, line in enumerate(lines):
@@ -130,7 +130,7 @@ class EventRelay:
                 continue
             if self._restores:
                 lines[number] = self._restore(line)
-            if tokens := token_counts(line[len(_DATA) :]):
+            if MARKER in line and (tokens := token_counts(line[len(_DATA) :])):
                 for kind, count in tokens.items():
                     self.tokens[kind] = max(count, self.tokens.get(kind, 0))
                 if self._hides_usage and is_only_usage(line[len(_DATA) :]):

@@ -44,7 +44,9 @@ class NativeOperation(msgspec.Struct, frozen=True, kw_only=True):
     query: tuple[str, ...] = ()
     """Query parameters of features that go along to the provider."""
     response_headers: tuple[str, ...] = ()
-    """Response headers, in lower case, that come back; one that ends in ``-`` stands for all with this start."""
+    """Response headers, in lower case, that come back."""
+    response_header_starts: tuple[str, ...] = ()
+    """Starts of the names of further response headers that come back."""
     response_model: tuple[str, ...] = ("model",)
     """Path to the model's name in a whole response."""
     falls_back: bool = True
@@ -56,6 +58,5 @@ class NativeOperation(msgspec.Struct, frozen=True, kw_only=True):
 
     def passes_back(self, header: str) -> bool:
         """Return whether the response header goes back to the client."""
-        return header in COMMON_RESPONSE_HEADERS or any(
-            header == name or (name.endswith("-") and header.startswith(name)) for name in self.response_headers
-        )
+        is_named = header in COMMON_RESPONSE_HEADERS or header in self.response_headers
+        return is_named or header.startswith(self.response_header_starts)

@@ -30,8 +30,8 @@ class NativeStream(SseResponse):
         super().__init__(request, context)
         self.comment = comment
         self.content_type = headers.get(hdrs.CONTENT_TYPE, "application/octet-stream")
-        self.response.headers.update(headers)
-        self.response.set_status(head.status)
+        self._response.headers.update(headers)
+        self._response.set_status(head.status)
         self._relay = relay
 
     async def write(self, data: bytes) -> None:

@@ -9,8 +9,8 @@ import msgspec
 
 from handler_host.protocols.json_fields import Value
 
-MARKERS = (b'"usage"', b'"usageMetadata"')
-"""Every document with token counts contains one of them."""
+MARKER = b'"usage'
+"""Start of the name of the field with token counts, ``usage`` or ``usageMetadata``."""
 TAIL_BYTES = 64 * 1024
 """Bytes at the end of a response in which the counts of its last chunk are."""
 
@@ -72,7 +72,7 @@ def token_counts(document: bytes) -> dict[str, int]:
 
     ``input`` includes ``cached`` and ``cache_write``, ``output`` includes ``reasoning``.
     """
-    if not any(marker in document for marker in MARKERS):
+    if MARKER not in document:
         return {}
     try:
         decoded = _decode(document)
@@ -130,7 +130,7 @@ class TailCounter:
 
     def counts(self) -> dict[str, int]:
         """Return the tokens by kind; an empty dict if there are none."""
-        _, marker, rest = self._tail.rpartition(MARKERS[1])
+        _, marker, rest = self._tail.rpartition(b'"usageMetadata"')
         text = rest.decode(errors="replace").lstrip(" :\r\n\t")
         try:
             _, end = json.JSONDecoder().raw_decode(text)

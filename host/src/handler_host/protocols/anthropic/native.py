@@ -12,6 +12,6 @@ COUNT_TOKENS = NativeOperation(
     error_events=error_events,
     request_headers=("anthropic-beta", "anthropic-version"),
     query=("beta",),
-    response_headers=("anthropic-ratelimit-",),
+    response_header_starts=("anthropic-ratelimit-",),
 )
 MESSAGES = msgspec.structs.replace(COUNT_TOKENS, name="anthropic.messages", event_model=("message", "model"))

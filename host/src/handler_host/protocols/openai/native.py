@@ -20,6 +20,7 @@ CHAT = NativeOperation(
     error_events=error_events,
     has_usage_on_request=True,
     request_headers=("openai-beta",),
-    response_headers=("openai-model", "openai-processing-ms", "openai-version", "x-ratelimit-"),
+    response_headers=("openai-model", "openai-processing-ms", "openai-version"),
+    response_header_starts=("x-ratelimit-",),
 )
 EMBEDDINGS = msgspec.structs.replace(CHAT, name="openai.embeddings", has_usage_on_request=False, falls_back=False)
