@@ -199,7 +199,8 @@ class Call:
         self._received += 1
         self._chunks.append(data)
         if self._streamed:
-            self._wake()
+            if len(self._chunks) == 1:  # the reader takes all chunks at once, and waits only if there are none
+                self._wake()
             return
         self._size += len(data)
         limit = self._channel.limits.max_answer
