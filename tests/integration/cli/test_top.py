@@ -159,7 +159,7 @@ def test_shows_a_drain_and_survives_a_restart_of_the_host(
         assert run("drain", "--url", url).status == 0
         top.until("draining; memory")
         drained = run("ps", "--url", url)
-        assert drained.err == "the host: draining; it refuses new work until it is restarted\n"
+        assert drained.err == "the host is draining: it refuses new work until it is restarted\n"
         assert drained.out.splitlines()[1].startswith("parrot")
         assert run("top", "--once", "--url", url).out.startswith("draining; memory")
         process.terminate()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -34,7 +37,7 @@ from handler_host.plugin.errors import (
     UpstreamOverloaded,
     UpstreamRateLimited,
 )
-from handler_host.plugin.provider_errors import from_status, parse_retry_after
+from handler_host.plugin.provider_errors import from_status, parse_retry_after, unreachable_error
 from handler_host.plugin.rate_limits import seconds_until_reset
 from handler_host.plugin.retry import Retries, retry_call, retry_stream
 from tests.support import error_of
@@ -54,6 +57,26 @@ def attempts(*outcomes: Sequence[str | Exception]) -> Attempt:
             yield item
 
     return attempt
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('10.0.0.5', 80)"), "connection refused"),
+        (OSError(errno.EHOSTUNREACH, "10.0.0.5"), "no route to host"),
+        (socket.gaierror(socket.EAI_NONAME, "internal.example"), "unknown host name"),
+        (ssl.SSLCertVerificationError(1, "certificate of internal.example"), "ValueError"),
+        (OSError("Multiple exceptions: 10.0.0.5"), "ValueError"),
+        (None, "ValueError"),
+    ],
+)
+def test_a_failed_connection_has_the_reason_of_the_system_without_the_address(
+    cause: Exception | None, reason: str
+) -> None:
+    error = ValueError("http://internal.example")
+    error.__cause__ = RuntimeError("of the SDK")
+    error.__cause__.__cause__ = cause
+    assert unreachable_error(error).message == f"the connection to the provider failed: {reason}"
 
 
 async def chunks_of(attempt: Attempt, *, deadline: float | None = None) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -25,6 +27,8 @@ from handler_host.plugin.errors import (
 from handler_host.plugin.provider_words import ProviderError, find_error, words_of, words_of_text
 from handler_host.plugin.rate_limits import seconds_until_reset
 
+MAX_CAUSES = 20
+"""Exceptions that are looked at, from an error down to its first cause."""
 TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
 TOO_LONG = re.compile(
     r"prompt is too long|maximum context length|exceeds? the (?:maximum number of tokens|context|available context)"
@@ -185,8 +189,29 @@ def timeout_error(seconds: float) -> UpstreamTimeout:
 
 
 def unreachable_error(error: BaseException) -> UpstreamUnreachable:
-    """Return the error for a failed connection to the provider; of ``error`` it names only the type."""
-    return UpstreamUnreachable(f"the connection to the provider failed: {type(error).__name__}")
+    """Return the error for a failed connection to the provider.
+
+    It has the system's reason (``connection refused``) or else the type of ``error``, but not its text, which may
+    contain the address.
+    """
+    return UpstreamUnreachable(
+        f"the connection to the provider failed: {_system_reason(error) or type(error).__name__}"
+    )
+
+
+def _system_reason(error: BaseException) -> str | None:
+    """Return why the system could not connect, from the first such error that ``error`` or one of its causes is."""
+    cause: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if cause is None:
+            break
+        if isinstance(cause, socket.gaierror):
+            return "unknown host name"
+        # Not all subclasses of OSError: the numbers of TLS errors are not the system's.
+        if (type(cause) is OSError or isinstance(cause, ConnectionError)) and cause.errno:
+            return os.strerror(cause.errno).lower()
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def from_httpx(error: BaseException, timeout: float) -> UpstreamError | None:

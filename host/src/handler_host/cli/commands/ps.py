@@ -27,7 +27,7 @@ EXAMPLES = (
     "handler-host ps --json | jq -r '.handlers[] | select(.state == \"idle\").name'",
 )
 SHOWN_FAILURES = 5
-DRAINING = "draining; it refuses new work until it is restarted"
+DRAINING = "is draining: it refuses new work until it is restarted"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def run(arguments: SimpleNamespace) -> int:
     if not handlers:
         note("no handlers: install a plugin, then run `handler-host rescan`")
     if response["draining"]:
-        note(f"the host: {DRAINING}")
+        note(f"the host {DRAINING}")
     return OK
 
 
@@ -90,7 +90,7 @@ def _run_for_several(clients: list[Client], arguments: SimpleNamespace) -> int:
         _echo_handlers([{"host": host} | handler for host, response in hosts for handler in response["handlers"]])
         for host, response in hosts:
             if response["draining"]:
-                note(f"{host}: {DRAINING}")
+                note(f"{host} {DRAINING}")
     return status
 
 
