@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +33,8 @@ class PendingWorkScheduler:
         self._root = root
         self._controllers = controllers
         self._is_draining = is_draining
+        self._due_times: dict[str, tuple[float, float]] = {}
+        """By handler: the time of its note, and the same on the monotonic clock from the first look on."""
 
     async def run(self) -> None:
         """Activate each handler whose work is due, until cancelled.
@@ -42,14 +43,22 @@ class PendingWorkScheduler:
         """
         if self._root is None:
             return
-        now = math.inf
+        is_first = True
         while True:
             notes = await asyncio.to_thread(_read_notes, self._root)
             for name, note in notes.items():
-                if note.due <= now:
+                if self.is_due(name, note, time.time(), time.monotonic()) or is_first:
                     self.wake(name)
+            is_first = False
             await asyncio.sleep(INTERVAL_S)
-            now = time.time()
+
+    def is_due(self, name: str, note: Note, now: float, monotonic: float) -> bool:
+        """Return whether a note is due on either clock: a wall clock that is set back must not delay it."""
+        due, due_monotonic = self._due_times.get(name, (None, 0.0))
+        if due != note.due:
+            due_monotonic = monotonic + note.due - now
+            self._due_times[name] = note.due, due_monotonic
+        return note.due <= now or due_monotonic <= monotonic
 
     def wake(self, name: str) -> None:
         """Activate a handler if memory is available without an eviction."""
