@@ -249,6 +249,15 @@ def test_a_namespace_package_with_a_finder_of_its_own_is_not_missing(
     assert workshop.compile().eager == {}
 
 
+def test_a_package_below_nested_namespace_packages_is_found_without_an_import_of_them(workshop: Workshop) -> None:
+    workshop.write({"outer/inner/pkg/__init__.py": "from .a import f\n", "outer/inner/pkg/a.py": "def f(): return 1\n"})
+    for namespace in ("outer", "outer/inner"):
+        (workshop.packages / namespace / "__init__.py").unlink()
+    assert workshop.compile("outer.inner.pkg").lazy_names == 1
+    output = workshop.run("import outer.inner.pkg as p; print(p.f())", lazy=True, packages=["outer.inner.pkg"])
+    assert output == "1\n"
+
+
 def test_a_late_import_raises_the_same_error_with_a_note_of_its_place(workshop: Workshop) -> None:
     files = {
         "pkg/__init__.py": "\nfrom .broken import thing\ndef use(): return thing\n",

@@ -38,9 +38,9 @@ def find_sources(package: str) -> dict[str, Source]:
     """Return the source files of a package by module, without importing it; raises :class:`PackageMissing`."""
     path: list[str] | None = None
     spec = None
-    parts = package.split(".")
-    for length in range(1, len(parts) + 1):
-        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:length]), path)
+    for part in package.split("."):
+        # Not the full name: a namespace package in another one (`google.cloud`) would need the outer one imported.
+        spec = importlib.machinery.PathFinder.find_spec(part, path)
         if spec is None:
             raise PackageMissing(f"{package}: no module of this name is installed")
         path = list(spec.submodule_search_locations or ())
