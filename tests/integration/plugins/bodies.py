@@ -22,7 +22,7 @@ FULL_CHAT: dict[str, Any] = {
     "max_tokens": 10,
     "stop": ["x"],
     "seed": 1,
-    "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
+    "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}],
     "tool_choice": "auto",
     "parallel_tool_calls": False,
     "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}},

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from handler_host.chat.handler import ChatHandler, raise_truncated
     from handler_host.chat.support import TOOL_MEDIA, leave_out_unsupported
     from handler_host.chat.tokens import token_count
+    from handler_host.chat.tool_schemas import flatten_tool_schemas
     from handler_host.chat.types import (
         AssistantMessage,
         AudioData,
@@ -154,6 +155,7 @@ __all__ = [
     "embed_response",
     "embedding_body",
     "finish_reason_of",
+    "flatten_tool_schemas",
     "image_of",
     "is_openai",
     "leave_out_unsupported",
@@ -173,6 +175,7 @@ _MODULES = {
     "finish_reasons": ("finish_reason_of",),
     "handler": ("ChatHandler", "raise_truncated"),
     "tokens": ("token_count",),
+    "tool_schemas": ("flatten_tool_schemas",),
     "support": ("TOOL_MEDIA", "leave_out_unsupported"),
     "validation": ("arguments_of", "data_of", "image_of", "validate_request"),
 }

@@ -79,8 +79,13 @@ def validate_request(request: ChatRequest) -> None:
 
 
 def tidy_schemas(request: ChatRequest) -> None:
-    """Mend slips in the schemas of tools and of the response: types in capitals or null, empty enums."""
-    pending: list[Any] = [tool.function.parameters for tool in request.tools or () if tool.function.parameters]
+    """Mend slips in the schemas of tools and of the response: types in capitals or null, arrays without items."""
+    pending: list[Any] = [
+        tool.function.parameters for tool in request.tools or () if tool.function.parameters is not None
+    ]
+    for parameters in pending:
+        if parameters.get("type") is None:
+            parameters["type"] = "object"
     if isinstance(request.response_format, JsonSchemaFormat):
         pending.append(request.response_format.json_schema.schema)
     while pending:
@@ -107,6 +112,10 @@ def _tidy(schema: dict[str, Any]) -> None:
         del schema["required"]
     if schema.get("enum") == []:
         del schema["enum"]
+    if "properties" in schema and schema["properties"] is None:
+        del schema["properties"]
+    if schema.get("type") == "array":
+        schema.setdefault("items", {})  # OpenAI refuses arrays without
 
 
 def image_of(url: str, field: str) -> tuple[str, bytes]:
@@ -273,12 +282,10 @@ def _subschemas(keyword: str, value: Any, place: FieldPath) -> Iterator[tuple[An
         yield value, place
 
 
-def _has_target(reference: str, root: Any) -> bool:
-    """Return whether a reference has a target; references to other documents count as valid."""
-    if not reference.startswith("#/"):
-        return True
-    if len(reference) > MAX_REFERENCE_LENGTH:
-        return False
+def target_of(reference: str, root: Any) -> Any:
+    """Return the part of a schema that a reference into it names; None if it is missing."""
+    if not reference.startswith("#") or len(reference) > MAX_REFERENCE_LENGTH:
+        return None
     target = root
     for step in reference.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
@@ -288,5 +295,10 @@ def _has_target(reference: str, root: Any) -> bool:
         elif isinstance(target, Mapping) and name in target:
             target = target[name]
         else:
-            return False
-    return True
+            return None
+    return target
+
+
+def _has_target(reference: str, root: Any) -> bool:
+    """Return whether a reference has a target; references to other documents count as valid."""
+    return not reference.startswith("#/") or target_of(reference, root) is not None

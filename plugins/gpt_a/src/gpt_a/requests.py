@@ -16,6 +16,7 @@ from handler_host.chat import (
     ReasoningOptions,
     UserMessage,
     completion_body,
+    flatten_tool_schemas,
 )
 from handler_host.plugin import InvalidInput
 
@@ -75,7 +76,7 @@ def route_of(request: ChatRequest, model: str, *, is_openai: bool) -> str:
 def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
     """Return the body for ``model``; ``is_openai``: the server is OpenAI's own, not a compatible one."""
     path = route_of(request, model, is_openai=is_openai)
-    ignored = _adapt_reasoning(request, model, path, is_openai=is_openai)
+    ignored = [*_adapt_reasoning(request, model, path, is_openai=is_openai), *flatten_tool_schemas(request)]
     if _REASONS.match(model):
         for name in ("temperature", "top_p"):
             if getattr(request, name) not in (None, 1):

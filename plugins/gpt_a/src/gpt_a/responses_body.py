@@ -19,6 +19,7 @@ from handler_host.chat import (
     ToolMessage,
     UserMessage,
     content_text,
+    flatten_tool_schemas,
 )
 from handler_host.plugin import InvalidInput
 
@@ -64,6 +65,7 @@ def count_body(request: ChatRequest, model: str) -> Json:
         ],
     }
     if request.tools:
+        flatten_tool_schemas(request)
         body["tools"] = [
             {"type": "function", "name": tool.function.name, "parameters": tool.function.parameters}
             | ({"description": tool.function.description} if tool.function.description else {})

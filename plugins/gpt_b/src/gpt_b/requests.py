@@ -26,6 +26,7 @@ from handler_host.chat import (
     arguments_of,
     content_text,
     data_of,
+    flatten_tool_schemas,
     image_of,
 )
 from handler_host.plugin import InvalidInput
@@ -96,6 +97,7 @@ def prompt_body(request: ChatRequest, model: str, max_tokens: int) -> Body:
     if system:
         body["system"] = system
     if request.tools:
+        ignored += flatten_tool_schemas(request)
         body["tools"] = [_tool(tool) for tool in request.tools]
     choice = _tool_choice(request)
     if choice is not None:
