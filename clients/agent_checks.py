@@ -8,14 +8,15 @@ import os
 import signal
 import struct
 import subprocess
+import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from clients.agents import Agent
 from clients.serving import LEFT_OUT, NOT_SENT, OK, Finished, find_all, has_media, is_ended, serving
-from clients.stand_in.model import CACHED_TOKENS, FINAL, SIGNATURE, SOURCE, TOO_LONG, WORD
+from clients.stand_in.model import CACHED_TOKENS, FINAL, LONG_TURNS, SIGNATURE, SOURCE, TOO_LONG, WORD
 from clients.stand_in.server import CHATS, Recorded, StandIn
 
 LIMIT_S = 240.0
@@ -29,13 +30,18 @@ PDF = b"""%PDF-1.4
 3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]>>endobj
 trailer<</Root 1 0 R>>
 """
+ODD_RESULT = "ODD-2718"
+"""The start of each result of the MCP server."""
 REASONING_KEYS = ("thinking", "reasoning", "reasoning_effort", "thinkingConfig")
 
 
 def run_agent(agent: Agent, handler: str, keep: Path | None) -> dict[str, str]:
     """Return the result of each column."""
-    with serving(agent.pairs[handler]) as (directory, stand_in, host):
-        runs = Runs(agent, host.url, stand_in, directory, keep)
+    with (
+        tempfile.TemporaryDirectory(prefix="clients-") as directory,
+        serving(agent.pairs[handler]) as (stand_in, host),
+    ):
+        runs = Runs(agent, host.url, stand_in, Path(directory), keep)
         columns = check_write(runs)
         for name in ("image", "document"):
             if name not in agent.lacks:
@@ -44,6 +50,15 @@ def run_agent(agent: Agent, handler: str, keep: Path | None) -> dict[str, str]:
             columns["search"] = check_search(runs)
         if agent.resume:
             columns["resume"] = check_resume(runs)
+        if "parallel" not in agent.lacks:
+            columns["parallel"] = check_files(runs, "parallel", "task-both {work}", 2)
+        if "history" not in agent.lacks:
+            columns["history"] = check_files(runs, "history", "task-long {work}", LONG_TURNS)
+        if agent.odd_files or agent.odd_arguments:
+            columns["schemas"] = check_schemas(runs)
+        if agent.compact_files or agent.compact_arguments:
+            columns["compaction"] = check_compaction(runs)
+        columns["retry"] = check_retry(runs)
         columns["errors"] = check_error(runs)
         columns["cancel"] = check_cancel(runs)
         if keep is not None:
@@ -69,6 +84,8 @@ class Runs:
         task: str,
         *,
         media: str = "",
+        files: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
         until: Callable[[list[Recorded]], bool] | None = None,
         resume: bool = False,
     ) -> Finished:
@@ -76,8 +93,11 @@ class Runs:
         work = self._directory / name
         work.mkdir(exist_ok=resume)
         attached = [write_media(work, media)] if media else []
+        for path, text in (files or {}).items():
+            (work / path).parent.mkdir(exist_ok=True)
+            (work / path).write_text(text)
         prompt = f"Do this: {task.format(work=work)}. Use your tools, one call at a time, and report."
-        command = self.agent.command(prompt, attached if self.agent.can_attach else [])
+        command = [*self.agent.command(prompt, attached if self.agent.can_attach else []), *arguments]
         if resume:
             start = list(self.agent.resume)
             shared = sum(word == second for word, second in zip(start, command, strict=False))
@@ -193,6 +213,39 @@ def check_resume(runs: Runs) -> str:
     if FINAL not in run.output or WORD not in run.sent:
         return run.why()
     return OK if SIGNATURE in run.sent or not has_signed else "signature lost"
+
+
+def check_files(runs: Runs, column: str, task: str, count: int) -> str:
+    """Return whether the contents of all files, which the model reads at once or one by one, reach the provider."""
+    marks = [f"mark-{number}-of-{count}" for number in range(count)]
+    rest = "a line of the file\n" * 100
+    files = {f"{number}.txt": f"{mark}\n{rest}" for number, mark in enumerate(marks)}
+    run = runs.run(column, task, files=files)
+    if FINAL not in run.output:
+        return run.why()
+    last = json.dumps(run.requests[-1].body)
+    return OK if all(mark in last for mark in marks) else "a result is lost"
+
+
+def check_schemas(runs: Runs) -> str:
+    """Return whether a tool of an MCP server with odd schemas is called, and its result reaches the provider."""
+    run = runs.run("schemas", "task-odd", files=runs.agent.odd_files, arguments=runs.agent.odd_arguments)
+    return OK if FINAL in run.output and ODD_RESULT in run.sent else run.why()
+
+
+def check_compaction(runs: Runs) -> str:
+    """Return whether the agent compacts its session during a task, and finishes."""
+    agent = runs.agent
+    task = "task-write {work}/hello.txt"
+    run = runs.run("compaction", task, files=agent.compact_files, arguments=agent.compact_arguments)
+    has_compacted = any(request.reply.compacted for request in run.requests)
+    return run.why() if FINAL not in run.output else OK if has_compacted else NOT_SENT
+
+
+def check_retry(runs: Runs) -> str:
+    """Return whether the agent finishes although the provider is busy twice."""
+    run = runs.run("retry", "task-retry")
+    return OK if FINAL in run.output else run.why()
 
 
 def check_error(runs: Runs) -> str:

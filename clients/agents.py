@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,14 @@ class Agent:
     """The start of the command that continues the last session of the directory."""
     lacks: frozenset[str] = field(default_factory=frozenset)
     """Columns that the agent itself has not."""
+    odd_files: Mapping[str, str] = field(default_factory=dict)
+    """Files of the working directory that add the MCP server with odd schemas."""
+    odd_arguments: tuple[str, ...] = ()
+    """Arguments that add it."""
+    compact_files: Mapping[str, str] = field(default_factory=dict)
+    """Files of the working directory for which the agent compacts its session in the middle of a task."""
+    compact_arguments: tuple[str, ...] = ()
+    """Arguments for the same."""
     environment: str = ""
     """Below `.venv-clients`, for an agent whose requirements conflict with those of the others."""
     faults: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -64,8 +73,13 @@ def _json(**settings: object) -> str:
     return json.dumps(settings, indent=2)
 
 
+ODD_SERVER = [sys.executable, str(Path(__file__).parent / "scripts" / "odd_mcp.py")]
+"""The command of the MCP server with odd schemas."""
+_ODD = {"command": ODD_SERVER[0], "args": ODD_SERVER[1:]}
+
+
 def _claude(prompt: str, attached: list[Path]) -> list[str]:
-    permitted = ["--permission-mode", "acceptEdits", "--allowedTools", "Read,Write,Bash,WebSearch"]
+    permitted = ["--permission-mode", "acceptEdits", "--allowedTools", "Read,Write,Bash,WebSearch,mcp__odd"]
     return ["claude", "-p", prompt, "--output-format", "json", *permitted]
 
 
@@ -143,6 +157,8 @@ AGENTS = [
         {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"},
         has_search=True,
         resume=("claude", "-c"),
+        odd_files={"odd.json": _json(mcpServers={"odd": _ODD})},
+        odd_arguments=("--mcp-config", "odd.json"),
     ),
     Agent(
         "Codex",
@@ -152,6 +168,11 @@ AGENTS = [
         "gpt-*",
         lacks=frozenset({"document"}),
         resume=("codex", "exec", "resume", "--last"),
+        odd_arguments=(
+            *("-c", f"mcp_servers.odd.command={json.dumps(ODD_SERVER[0])}"),
+            *("-c", f"mcp_servers.odd.args={json.dumps(ODD_SERVER[1:])}"),
+        ),
+        compact_arguments=("-c", "model_auto_compact_token_limit=4000"),
     ),
     Agent(
         "Gemini CLI",
@@ -163,6 +184,8 @@ AGENTS = [
         can_attach=True,
         has_search=True,
         resume=("gemini", "--resume", "latest"),
+        odd_files={".gemini/settings.json": _json(mcpServers={"odd": _ODD})},
+        compact_files={".gemini/settings.json": _json(model={"compressionThreshold": 0.001})},
         faults={("gpt_b", "resume"): "its sessions store no signatures"},
     ),
     *(
@@ -175,6 +198,7 @@ AGENTS = [
             {f"OPENCODE_DISABLE_{name}": "true" for name in ("MODELS_FETCH", "AUTOUPDATE", "LSP_DOWNLOAD", "SHARE")},
             can_attach=True,
             resume=("opencode", "run", "-c"),
+            odd_files={"opencode.json": _json(mcp={"odd": {"type": "local", "command": ODD_SERVER}})},
         )
         for model, pattern in (
             ("anthropic/claude-opus-4-8", "claude-*"),
@@ -203,6 +227,7 @@ AGENTS = [
         quiet_files=lambda url: {".qwen/settings.json": _json(privacy={"usageStatisticsEnabled": False})},
         can_attach=True,
         resume=("qwen", "-c"),
+        odd_files={".qwen/settings.json": _json(mcpServers={"odd": _ODD})},
         lacks=frozenset({"document"}),
     ),
     Agent(
@@ -223,7 +248,7 @@ AGENTS = [
         "gpt-*",
         {"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
         can_attach=True,
-        lacks=frozenset({"document"}),
+        lacks=frozenset({"document", "parallel", "history"}),
         environment="aider",
     ),
     Agent(

@@ -6,14 +6,15 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from clients.libraries import Library
-from clients.serving import ENVIRONMENT, MEDIA_KEYS, NODE_MODULES, OK, ROOT, Finished, has_media, is_ended, serving
+from clients.serving import ENVIRONMENT, MEDIA_KEYS, NODE_MODULES, OK, ROOT, Finished, HostPool, has_media, is_ended
 
 SCRIPTS = ROOT / "clients" / "scripts"
-LIMIT_S = 300.0
-"""For the script of a library."""
+LIMIT_S = 600.0
+"""For the script of a library, with the imports of the large ones on a busy machine."""
 REASONING_MODELS = {"gpt_a": "gpt_a/gpt-5"}
 """Models for the scripts, where a handler's own model does not reason."""
 KNOWN_MODELS = ("gpt-5", "claude-sonnet-4-5", "gemini-2.5-flash")
@@ -27,21 +28,24 @@ NO_TELEMETRY = {
 }
 
 
-def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, str]:
+def copy_scripts() -> None:
+    """Copy the scripts for Node.js to its packages, which it finds only from the place of the script upwards."""
+    shutil.copytree(SCRIPTS / "node", NODE_MODULES.parent / "node", dirs_exist_ok=True)
+
+
+def run_library(library: Library, handler: str, hosts: HostPool, keep: Path | None) -> dict[str, str]:
     """Run the script of a library; return the result of each column."""
     target = REASONING_MODELS.get(handler, handler)
     models = "\n".join(f'"{name}" = "{target}"' for name in KNOWN_MODELS)
-    with serving(models) as (directory, stand_in, host):
-        script = SCRIPTS / library.script
-        program = str(ENVIRONMENT / library.environment / "bin" / "python")
-        if script.suffix == ".mjs":
-            # Node.js finds packages only from the place of the script upwards.
-            script, program = NODE_MODULES.parent / library.script, "node"
-            shutil.copytree(SCRIPTS / "node", script.parent, dirs_exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="clients-") as directory, hosts.borrow(models) as (stand_in, host):
+        if library.script.endswith(".mjs"):
+            command = ["node", str(NODE_MODULES.parent / library.script)]
+        else:
+            command = [str(ENVIRONMENT / library.environment / "bin" / "python"), str(SCRIPTS / library.script)]
         try:
             run = subprocess.run(
-                [program, str(script), host.url, target, *library.arguments],
-                env={**os.environ, "HOME": str(directory), **NO_TELEMETRY},
+                [*command, host.url, target, *library.arguments],
+                env={**os.environ, "HOME": directory, **NO_TELEMETRY},
                 cwd=directory,
                 capture_output=True,
                 text=True,
@@ -50,7 +54,7 @@ def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, 
             )
         except subprocess.TimeoutExpired:
             return {"plain": f"did not end within {LIMIT_S:.0f} s"}
-        finished = Finished(run.stdout + run.stderr, directory, list(stand_in.requests))
+        finished = Finished(run.stdout + run.stderr, Path(directory), list(stand_in.requests))
         if keep is not None:
             finished.write(keep, "script")
             (keep / "host.log").write_text(host.log)

@@ -8,6 +8,7 @@ time. Each result is kept as it comes, so that the next run continues where this
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -20,8 +21,8 @@ from clients import results, table
 from clients.agent_checks import run_agent
 from clients.agents import AGENTS, Agent
 from clients.libraries import LIBRARIES, Library
-from clients.library_checks import run_library
-from clients.serving import ENVIRONMENT, NODE_MODULES, ROOT
+from clients.library_checks import copy_scripts, run_library
+from clients.serving import ENVIRONMENT, NODE_MODULES, ROOT, HostPool
 
 INSIDE = "HANDLER_HOST_CLIENTS_INSIDE"
 JOBS = 2 * (os.cpu_count() or 1)
@@ -47,12 +48,12 @@ class Pair:
     def __str__(self) -> str:
         return f"{self.client.name} on {self.handler}"
 
-    def run(self, keep: Path | None) -> tuple[dict[str, str], float]:
+    def run(self, hosts: HostPool, keep: Path | None) -> tuple[dict[str, str], float]:
         """Return the result of each column, and the seconds that they took."""
         start = time.monotonic()
         directory = keep and keep / f"{self.client.name}-{self.handler}"
         if isinstance(self.client, Library):
-            columns = run_library(self.client, self.handler, directory)
+            columns = run_library(self.client, self.handler, hosts, directory)
         else:
             columns = run_agent(self.client, self.handler, directory)
         return columns, time.monotonic() - start
@@ -99,8 +100,10 @@ def select(names: Sequence[str], handler: str | None) -> list[Pair]:
 
 def run(pairs: Sequence[Pair], jobs: int, keep: Path | None) -> None:
     """Run pairs, several at a time; print and keep each result as it comes."""
-    with ThreadPoolExecutor(jobs) as pool:
-        runs = {pool.submit(pair.run, keep): pair for pair in pairs}
+    copy_scripts()
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(jobs) as pool:
+        hosts = HostPool(stack)
+        runs = {pool.submit(pair.run, hosts, keep): pair for pair in pairs}
         for number, done in enumerate(as_completed(runs), 1):
             pair = runs[done]
             try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,13 @@ AIDER = ENVIRONMENT / "aider"
 NODE_MODULES = ROOT / "build" / "clients" / "node" / "node_modules"
 CONFIG = """[handlers.gpt_a]
 base_url = "{url}/v1"
+retries = 0
 [handlers.gpt_b]
 base_url = "{url}"
+retries = 0
 [handlers.gpt_c]
 base_url = "{url}"
+retries = 0
 [models]
 {models}
 """
@@ -67,14 +70,27 @@ class Finished:
 
 
 @contextlib.contextmanager
-def serving(models: str) -> Iterator[tuple[Path, StandIn, HostUnderTest]]:
-    """Run the stand-in and the host, with the lines of its `[models]`; give a directory for the client, too."""
-    with (
-        tempfile.TemporaryDirectory(prefix="clients-") as directory,
-        StandIn().run() as stand_in,
-        host_under_test(CONFIG.format(url=stand_in.url, models=models)) as host,
-    ):
-        yield Path(directory), stand_in, host
+def serving(models: str) -> Iterator[tuple[StandIn, HostUnderTest]]:
+    """Run the stand-in and the host, with the lines of its `[models]`."""
+    with StandIn().run() as stand_in, host_under_test(CONFIG.format(url=stand_in.url, models=models)) as host:
+        yield stand_in, host
+
+
+class HostPool:
+    """Hosts that clients use one after the other: a start and an activation cost as much as a library's script."""
+
+    def __init__(self, hosts: contextlib.ExitStack) -> None:
+        self._hosts = hosts
+        self._idle: defaultdict[str, list[tuple[StandIn, HostUnderTest]]] = defaultdict(list)
+
+    @contextlib.contextmanager
+    def borrow(self, models: str) -> Iterator[tuple[StandIn, HostUnderTest]]:
+        """Give a stand-in and a host for one client; they are used again unless its run raises an error."""
+        idle = self._idle[models]
+        stand_in, host = idle.pop() if idle else self._hosts.enter_context(serving(models))
+        stand_in.requests.clear()
+        yield stand_in, host
+        idle.append((stand_in, host))
 
 
 def find_all(value: Any, key: str) -> Iterator[Any]:

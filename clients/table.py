@@ -22,6 +22,11 @@ COLUMNS = (
     "errors",
     "search",
     "resume",
+    "parallel",
+    "history",
+    "schemas",
+    "compaction",
+    "retry",
 )
 START, END = "<!-- results -->", "<!-- end -->"
 

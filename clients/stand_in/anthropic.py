@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,9 +71,10 @@ def stream(body: dict[str, Any], reply: Reply) -> Iterator[bytes]:
     yield _event("message_stop")
 
 
-def error(message: str) -> dict[str, Any]:
-    """Return the body of status 400."""
-    return {"type": "error", "error": {"type": "invalid_request_error", "message": message}, "request_id": "req_1"}
+def error(message: str, status: int) -> dict[str, Any]:
+    """Return the body of an error."""
+    kind = {400: "invalid_request_error", 429: "rate_limit_error"}.get(status, "overloaded_error")
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
 
 
 def _blocks(body: dict[str, Any], reply: Reply) -> list[dict[str, Any]]:
@@ -94,7 +96,8 @@ def _blocks(body: dict[str, Any], reply: Reply) -> list[dict[str, Any]]:
 
 def _message(body: dict[str, Any]) -> dict[str, Any]:
     usage = {"input_tokens": 11, "output_tokens": 9, "cache_read_input_tokens": CACHED_TOKENS}
-    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"]}
+    # Claude Code takes responses with the same ID for parts of one.
+    head = {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": body["model"]}
     return {**head, "stop_reason": None, "stop_sequence": None, "usage": {**usage, "cache_creation_input_tokens": 7}}
 
 

@@ -57,9 +57,10 @@ def stream(body: dict[str, Any], reply: Reply) -> Iterator[bytes]:
     yield event(_response(_calls(reply) or [{"text": ""}], "STOP", reply))
 
 
-def error(message: str) -> dict[str, Any]:
-    """Return the body of status 400."""
-    return {"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}
+def error(message: str, status: int) -> dict[str, Any]:
+    """Return the body of an error."""
+    kinds = {400: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE"}
+    return {"error": {"code": status, "message": message, "status": kinds[status]}}
 
 
 def _in_camel_case(value: Any) -> Any:

@@ -25,7 +25,15 @@ TOO_LONG = "the prompt has 300000 tokens, 8877 more than the context"
 ANY_OBJECT = {"type": "object", "properties": {"city": {"type": "string"}}}
 """Schema of JSON mode without a schema: clients describe the object in the prompt, which the model does not read."""
 
-TASK = re.compile(r"task-(write|look|fail|slow|call|search)(?: ([^\s\"'`<>]+))?")
+LONG_TURNS = 24
+"""The calls of the task `long`, each of another file."""
+ODD_TOOL = "lookup"
+"""The part of the name of the tool that the task `odd` calls."""
+
+COMPACTION = re.compile("CONTEXT CHECKPOINT COMPACTION|state_snapshot|detailed summary of the conversation")
+"""A part of the prompts by which clients ask for the summary of a session."""
+
+TASK = re.compile(r"task-(write|look|fail|slow|call|search|both|long|odd|retry)(?: ([^\s\"'`<>]+))?")
 """A task in a prompt, and the path of its file."""
 
 # Tools by the clients' names for them, the best first; the last ones are shells.
@@ -53,6 +61,8 @@ class Reply:
     calls: tuple[Call, ...] = ()
     searched: bool = False
     """Whether the provider has searched the web before the text."""
+    compacted: bool = False
+    """Whether the text is the summary of a session."""
 
 
 @dataclass
@@ -85,27 +95,48 @@ def decide(question: Question) -> Reply:
         return Reply(calls=(Call(str(question.forced), instance(question.tools[str(question.forced)] or {})),))
     if question.schema is not None:
         return Reply(json.dumps(instance(question.schema)))
+    if question.texts and COMPACTION.search(question.texts[-1]):
+        return Reply(DONE, compacted=True)
     name, path = question.task
-    tools = question.tools
-    if name == "search" and "ToolSearch" in tools and question.results == 0:  # Claude Code loads rare tools so
-        return Reply(calls=(Call("ToolSearch", {"query": "select:WebSearch", "max_results": 1}),))
-    if name == "search" and question.results == ("ToolSearch" in tools) and any(tool in tools for tool in SEARCHERS):
-        return _call(question, SEARCHERS, path)
-    if question.can_search and (name == "search" or not tools):
+    if any(DONE in text for text in question.texts):  # the summary of a session, which the client has compacted
+        return Reply(DONE)
+    if question.tools and (reply := _next_call(question, name, path)):
+        return reply
+    if question.can_search and (name == "search" or not question.tools):
         return Reply(DONE, searched=True)
-    if name == "call" and question.results == 0 and tools:
-        first = next(iter(tools))
-        return Reply(calls=(Call(first, instance(tools[first] or {})),))
-    if name == "look" and question.media == 0 and question.results == 0 and tools:
-        return _call(question, (*READERS, "exec"), path)
-    if name == "write" and tools:
-        if question.results == 0:
-            return _call(question, (*WRITERS, *SHELLS), path)
-        if question.results == 1:
-            return _call(question, (*READERS[1:], *SHELLS), path)
-    if name == "write" and question.results == 0 and not tools:  # aider: edits are in the text
+    if name == "write" and question.results == 0 and not question.tools:  # aider: edits are in the text
         return Reply(f"{path}\n```\n<<<<<<< SEARCH\n=======\n{WORD}\n>>>>>>> REPLACE\n```\n\n{DONE}")
     return Reply(DONE)
+
+
+def _next_call(question: Question, name: str, path: str) -> Reply | None:
+    """Return the tool calls of this turn of a task; None if the client has run them all."""
+    tools, turn = question.tools, question.results
+    rare = {"search": "WebSearch", "odd": f"mcp__odd__{ODD_TOOL}"}.get(name)
+    if rare and "ToolSearch" in tools:  # Claude Code loads rare tools so
+        if turn == 0:
+            return Reply(calls=(Call("ToolSearch", {"query": f"select:{rare}", "max_results": 1}),))
+        turn -= 1
+    match name, turn:
+        case "search", 0 if any(tool in tools for tool in SEARCHERS):
+            return _call(question, SEARCHERS, path)
+        case "odd", 0:
+            return _call(question, (*(tool for tool in tools if ODD_TOOL in tool), "exec"), path)
+        case "call", 0:
+            first = next(iter(tools))
+            return Reply(calls=(Call(first, instance(tools[first] or {})),))
+        case "look", 0 if question.media == 0:
+            return _call(question, (*READERS, "exec"), path)
+        case "write", 0:
+            return _call(question, (*WRITERS, *SHELLS), path)
+        case "write", 1:
+            return _call(question, (*READERS[1:], *SHELLS), path)
+        case "both", 0:
+            replies = [_call(question, (*READERS[1:], *SHELLS), f"{path}/{number}.txt") for number in range(2)]
+            return Reply(replies[0].text, replies[0].calls + replies[1].calls)
+        case "long", _ if turn < LONG_TURNS:
+            return _call(question, (*READERS[1:], *SHELLS), f"{path}/{turn}.txt")
+    return None
 
 
 def _call(question: Question, names: tuple[str, ...], path: str) -> Reply:
@@ -113,12 +144,14 @@ def _call(question: Question, names: tuple[str, ...], path: str) -> Reply:
     if not offered:
         return Reply(f"no tool of {', '.join(names)} among {', '.join(question.tools)}")
     name, schema = offered[0], question.tools[offered[0]]
-    command = f"printf '%s\\n' {WORD} > {path}" if question.results == 0 else f"cat {path}"
+    is_write = question.task[0] == "write" and question.results == 0
+    command = f"printf '%s\\n' {WORD} > {path}" if is_write else f"cat {path}"
     patch = f"*** Begin Patch\n*** Add File: {path}\n+{WORD}\n*** End Patch\n"
     if name == "exec":  # Codex: a script that calls the other tools
         shell = f"text((await tools.exec_command({{cmd: {json.dumps(command)}}})).output)"
         image = f"image(await tools.view_image({{path: {json.dumps(path)}}}))"
-        patch = image if question.task[0] == "look" else shell
+        odd = f"text(JSON.stringify(await tools.mcp__odd__{ODD_TOOL}({{query: 'Paris', kind: 'page'}})))"
+        patch = {"look": image, "odd": odd}.get(question.task[0], shell)
     if schema is None:
         return Reply("I call a tool.", (Call(name, {}, patch),))
     values: dict[str, Any] = {
@@ -138,12 +171,14 @@ def _call(question: Question, names: tuple[str, ...], path: str) -> Reply:
     return Reply("I call a tool.", (Call(name, arguments),))
 
 
-def instance(schema: dict[str, Any], root: dict[str, Any] | None = None) -> Any:
+def instance(schema: dict[str, Any] | bool, root: dict[str, Any] | None = None) -> Any:
     """Return a value that is valid for a JSON schema, as far as clients use schemas."""
+    if not isinstance(schema, dict):  # true: any value
+        return "Paris"
     root = root or schema
     if "$ref" in schema:
         target: Any = root
-        for part in schema["$ref"].removeprefix("#/").split("/"):
+        for part in schema["$ref"].split("/")[1:]:
             target = target[part]
         return instance(target, root)
     for key in ("anyOf", "oneOf", "allOf"):

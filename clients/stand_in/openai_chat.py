@@ -72,10 +72,14 @@ def stream(body: dict[str, Any], reply: Reply) -> Iterator[bytes]:
     yield b"data: [DONE]\n\n"
 
 
-def error(message: str) -> dict[str, Any]:
-    """Return the body of status 400."""
-    kind = {"type": "invalid_request_error", "param": "messages", "code": "invalid_value"}
-    return {"error": {"message": message, **kind}}
+def error(message: str, status: int) -> dict[str, Any]:
+    """Return the body of an error."""
+    kinds: dict[int, dict[str, Any]] = {
+        400: {"type": "invalid_request_error", "param": "messages", "code": "invalid_value"},
+        429: {"type": "requests", "param": None, "code": "rate_limit_exceeded"},
+        503: {"type": "server_error", "param": None, "code": None},
+    }
+    return {"error": {"message": message, **kinds[status]}}
 
 
 def _calls(body: dict[str, Any], reply: Reply) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from clients.stand_in import anthropic, gemini, openai_chat, openai_responses
 from clients.stand_in.model import SIGNATURE, TOO_LONG, Question, Reply, decide
+from clients.stand_in.rules import violation
 from handler_host.testing.loop_thread import LoopThread
 
 MAX_BODY = 64 * 1024**2
@@ -32,8 +33,8 @@ class ProviderProtocol(Protocol):
     def stream(self, body: dict[str, Any], reply: Reply, /) -> Iterator[bytes]:
         """Yield the events of a streamed response."""
 
-    def error(self, message: str, /) -> dict[str, Any]:
-        """Return the body of status 400."""
+    def error(self, message: str, status: int, /) -> dict[str, Any]:
+        """Return the body of an error."""
 
 
 CHATS: Mapping[str, ProviderProtocol] = {
@@ -104,8 +105,13 @@ class StandIn:
             recorded = Recorded(name, request.path_qs, dict(request.headers), body, reply, is_signed)
             self.requests.append(recorded)
             task = question.task[0]
+            if broken := violation(name, body):
+                return web.json_response(protocol.error(f"the stand-in refuses it: {broken}", 400), status=400)
             if task == "fail":
-                return web.json_response(protocol.error(TOO_LONG), status=400)
+                return web.json_response(protocol.error(TOO_LONG, 400), status=400)
+            if task == "retry" and (status := self._busy_status(recorded)):
+                headers = {"Retry-After": "1"}
+                return web.json_response(protocol.error("try again", status), status=status, headers=headers)
             try:
                 if not streamed:
                     await asyncio.sleep(SLOW_CHUNKS * SLOW_PAUSE_S if task == "slow" else 0)
@@ -124,6 +130,12 @@ class StandIn:
             return response
 
         return respond
+
+    def _busy_status(self, recorded: Recorded) -> int | None:
+        """Return the status of a provider that is busy for the first two requests, which titles have apart."""
+        has_tools = "tools" in recorded.body
+        count = sum(request.protocol in CHATS and ("tools" in request.body) == has_tools for request in self.requests)
+        return {1: 429, 2: 529 if recorded.protocol == "anthropic" else 503}.get(count)
 
     def _count(self, key: str) -> Any:
         async def count(request: web.Request) -> web.Response:
