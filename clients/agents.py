@@ -142,7 +142,7 @@ def read(path: str) -> str:
 def _llm(model: str) -> Callable[[str, list[Path]], list[str]]:
     def command(prompt: str, attached: list[Path]) -> list[str]:
         files = [argument for path in attached for argument in ("-a", str(path))]
-        return ["llm", "-m", model, "--functions", _FUNCTIONS, "-u", prompt, *files]
+        return ["llm", "-m", model, "--functions", _FUNCTIONS, "--chain-limit", "0", "-u", prompt, *files]
 
     return command
 
@@ -270,5 +270,6 @@ AGENTS = [
         can_attach=True,
         resume=("llm", "-c"),
         lacks=frozenset({"document"}),
+        faults={(handler, "retry"): "its library does not retry" for handler in ("gpt_a", "gpt_b", "gpt_c")},
     ),
 ]

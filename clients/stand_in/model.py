@@ -180,7 +180,7 @@ def instance(schema: dict[str, Any] | bool, root: dict[str, Any] | None = None) 
         target: Any = root
         for part in schema["$ref"].split("/")[1:]:
             target = target[part]
-        return instance(target, root)
+        return {} if target is root else instance(target, root)
     for key in ("anyOf", "oneOf", "allOf"):
         if schema.get(key):
             return instance(schema[key][0], root)
