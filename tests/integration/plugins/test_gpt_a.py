@@ -356,3 +356,17 @@ class TestOpenAIsResponses:
         refusal = ("response.refusal.delta", {"delta": "I will not"})
         provider.respond_with(responses_stream(refusal, ("response.completed", {"response": {}})))
         assert worker.chat("Hi", tools=[TOOL], reasoning={"effort": "high"}).refusal == "I will not"
+
+    def test_an_organization_that_gets_no_summaries(self, at_openai: tuple[WorkerUnderTest, Upstream]) -> None:
+        """OpenAI refuses the option, and not the request."""
+        worker, provider = at_openai
+        provider.reset()
+        refusal = Status(400, "verify your organization", param="reasoning.summary", code="unsupported_value")
+        provider.respond_with(refusal, Reply())
+        request = {**HI, "tools": [TOOL], "reasoning": {"effort": "high", "summary": "auto"}}
+        for _ in range(2):
+            response = worker.dispatch("chat", request)
+            assert (response["ignored"], response["content"][0]["text"]) == (["reasoning.summary"], "Hello you")
+        first, *later = [sent.body["reasoning"] for sent in provider.requests]
+        assert (first, later) == ({"effort": "high", "summary": "auto"}, [{"effort": "high"}] * 2)
+        worker.unload()  # the handler remembers the refusal

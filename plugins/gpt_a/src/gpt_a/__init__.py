@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpt_a.native import RESPONSES, NativeOpenAI
-from gpt_a.requests import RESPONSES_LACKS, RESPONSES_SUPPORTS, Body, request_body, route_of
+from gpt_a.requests import RESPONSES_LACKS, RESPONSES_SUPPORTS, SUMMARY, Body, request_body, route_of
 from gpt_a.responses_body import count_body
 from gpt_a.responses_decoder import ResponseDecoder
 from handler_host.chat import (
@@ -36,6 +36,7 @@ from handler_host.plugin import (
     HostError,
     Retries,
     UnknownOperation,
+    UpstreamBadRequest,
     UpstreamError,
     aiohttp_client,
     error_from_response,
@@ -78,6 +79,8 @@ class GptA(NativeOpenAI, ChatHandler):
     key_variable: ClassVar[str] = "OPENAI_API_KEY"
     """The declared secret with the provider's key."""
     _client: AsyncOpenAI
+    _has_summaries = True
+    """Whether OpenAI shows summaries of the reasoning, as far as is known: it does to verified organizations only."""
 
     async def open(self) -> None:
         """Import the SDK and make the one client that all dispatches share."""
@@ -108,11 +111,22 @@ class GptA(NativeOpenAI, ChatHandler):
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Send the request, and yield the chunks of the response."""
         body = request_body(request, self._model_of(request), is_openai=self._is_openai)
+        if not self._has_summaries:
+            body.leave_out_summary()
         if body.ignored:
             yield IgnoredChunk(fields=body.ignored)
         deadline = call.deadline if call is not None else None
-        async for chunk in retry_stream(lambda: self._attempt(body), self._retries, deadline=deadline):
-            yield chunk
+        run = partial(retry_stream, partial(self._attempt, body), self._retries, deadline=deadline)
+        try:
+            async for chunk in run():
+                yield chunk
+        except UpstreamBadRequest as error:
+            if error.param != SUMMARY or not body.leave_out_summary():
+                raise
+            self._has_summaries = False
+            yield IgnoredChunk(fields=[SUMMARY])
+            async for chunk in run():
+                yield chunk
 
     def leave_out_unsupported(self, request: ChatRequest) -> list[str]:
         """Remove the fields that the route of the request lacks; raises ``InvalidInput`` for one to refuse."""

@@ -20,6 +20,7 @@ from handler_host.chat import (
 )
 from handler_host.plugin import InvalidInput
 
+SUMMARY = "reasoning.summary"
 RESPONSES_SUPPORTS = frozenset({"messages[].reasoning", TOOL_MEDIA})
 """Fields that OpenAI takes in its Responses API only."""
 _NOT_IN_RESPONSES = ("stop", "logit_bias", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty")
@@ -55,6 +56,13 @@ class Body(NamedTuple):
     path: str
     content: dict[str, Any]
     ignored: list[str]
+
+    def leave_out_summary(self) -> bool:
+        """Remove the option for summaries of the reasoning; return whether the body has had it."""
+        if self.content.get("reasoning", {}).pop("summary", None) is None:
+            return False
+        self.ignored.append(SUMMARY)
+        return True
 
 
 def route_of(request: ChatRequest, model: str, *, is_openai: bool) -> str:
@@ -128,7 +136,7 @@ def _adapt_reasoning(request: ChatRequest, model: str, path: str, *, is_openai: 
         request.reasoning = options
     # OpenAI's chat completions never show the reasoning; compatible servers do so unasked.
     hides_summary = is_openai and path == COMPLETIONS and options.summary is not None and not options.is_off
-    return ["reasoning.summary"] if hides_summary else []
+    return [SUMMARY] if hides_summary else []
 
 
 def _check_files(request: ChatRequest) -> None:
