@@ -88,7 +88,7 @@ def exit_kind(host: SupervisorHarness) -> str | None:
     return exit.kind if exit is not None else None
 
 
-def test_doctor_reports_versions_authentication_memory_monitor_and_nodes(cluster: RayCluster) -> None:
+def test_doctor_reports_versions_authentication_and_nodes(cluster: RayCluster) -> None:
     findings = list(check_launchers({"ray": cluster.options}))
     assert {finding.level for finding in findings} == {Level.OK}
     text = "\n".join(finding.text for finding in findings)
@@ -128,7 +128,7 @@ async def test_a_worker_that_was_killed_is_replaced(tmp_path: Path, cluster: Ray
             assert (await host.ask(timeout=WAIT))["pid"] != pid
 
 
-async def test_a_plugin_that_the_nodes_do_not_have_comes_by_runtime_env(cluster: RayCluster) -> None:
+async def test_a_plugin_that_nodes_lack_comes_by_runtime_env(cluster: RayCluster) -> None:
     root = cluster.host_only
     async with ray_host(root, cluster) as host:
         error = await error_of(host.ask(timeout=WAIT))
@@ -237,9 +237,7 @@ async def test_a_host_that_is_killed_leaves_no_worker(tmp_path: Path, cluster: R
         await until(lambda: ended(pid), HANG_AFTER + 5)
 
 
-async def test_a_wrong_token_and_a_cluster_that_is_not_there_are_one_message(
-    tmp_path: Path, cluster: RayCluster
-) -> None:
+async def test_a_wrong_token_and_a_missing_cluster_are_one_message(tmp_path: Path, cluster: RayCluster) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("0" * 64)
     async with ray_host(tmp_path, cluster, options={"auth_token_file": str(wrong)}) as host:
@@ -252,9 +250,7 @@ async def test_a_wrong_token_and_a_cluster_that_is_not_there_are_one_message(
         assert f"{cluster.host}:1" in error.message
 
 
-async def test_a_head_that_dies_is_reported_and_the_handlers_come_back_with_it(
-    tmp_path: Path, cluster: RayCluster
-) -> None:
+async def test_handlers_come_back_with_a_head_that_died(tmp_path: Path, cluster: RayCluster) -> None:
     """The last test: it replaces the cluster."""
     async with ray_host(tmp_path, cluster, wait=WAIT) as host:
         pid = (await host.ask(timeout=WAIT))["pid"]

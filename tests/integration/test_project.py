@@ -157,7 +157,7 @@ def test_every_locked_package_has_one_version_and_its_hashes(lock: Path) -> None
         assert hashes, f"{requirement} has no hash"
 
 
-def test_the_locks_of_the_shared_environment_agree_with_each_other() -> None:
+def test_the_locks_of_the_shared_environment_agree() -> None:
     versions: dict[str, set[str]] = {}
     for lock in set(LOCKS) - SEPARATE_LOCKS:
         for requirement, _ in locked(lock):

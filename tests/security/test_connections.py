@@ -100,9 +100,7 @@ async def test_a_body_with_hostile_chunks_is_refused_at_once(root: Path, body: b
         assert (await host.json("GET", "/health/live"))[0] == 200
 
 
-async def test_a_hostile_body_of_a_client_without_a_key_leaves_no_traceback(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_hostile_body_without_a_key_leaves_no_traceback(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its response is 401 before the body is refused, and the connection ends."""
     async with running(root, keys=("a-consumer-key",)) as host:
         reader, writer = await connect(host, HEAD + b"Transfer-Encoding: chunked\r\n\r\n")

@@ -139,7 +139,7 @@ async def test_no_setting_of_a_handler_reaches_a_consumer_or_the_log(
     assert not [line for line in lines if "sk-of-the-operator" in line]
 
 
-async def test_the_document_of_a_host_with_a_file_of_consumers_names_the_key(root: Path) -> None:
+async def test_the_openapi_document_names_the_key_of_consumers_files(root: Path) -> None:
     """Not only that of a host whose keys are in the environment."""
     file = root / "consumers.toml"
     file.write_text(CONSUMER)

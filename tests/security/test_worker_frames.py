@@ -244,7 +244,7 @@ def test_log_records_of_a_worker_are_limited_by_the_host() -> None:
     assert f"{5_000 - len(logged)} log records dropped" in note.message
 
 
-def test_only_the_first_failure_of_a_lazy_import_is_beyond_the_limit() -> None:
+def test_only_the_first_lazy_import_failure_is_over_the_limit() -> None:
     """It makes the next activation eager; the others would wait in the host without a bound."""
     limiter = LogLimiter()
     for _ in range(RECORDS_PER_S):

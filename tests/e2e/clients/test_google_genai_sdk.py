@@ -225,7 +225,7 @@ def test_errors_are_the_sdks_own(client: genai.Client, host: HostUnderTest, prov
     assert (type(overloaded), overloaded.status) == (errors.ServerError, "UNAVAILABLE")
 
 
-def test_an_error_in_a_stream_is_raised_after_what_came_before_it(client: genai.Client, provider: Upstream) -> None:
+def test_an_error_in_a_stream_is_raised_after_earlier_chunks(client: genai.Client, provider: Upstream) -> None:
     provider.respond_with(Status(429))
     with pytest.raises(errors.ClientError):
         next(iter(client.models.generate_content_stream(model="gpt_a", contents="Hi")))
@@ -259,7 +259,7 @@ def test_the_key_may_stand_in_the_query_and_never_in_the_log(host: HostUnderTest
     assert "wrong-key" not in host.log
 
 
-def test_gpt_c_in_front_of_another_host_passes_tools_through_both(host: HostUnderTest, provider: Upstream) -> None:
+def test_gpt_c_before_another_host_passes_tools_through_both(host: HostUnderTest, provider: Upstream) -> None:
     config = f'[handlers.gpt_c]\nsdk = "google-genai"\nbase_url = "{host.url}"\nmodel = "gpt_a"\n'
     with host_under_test(config, environ={"GEMINI_API_KEY": KEY}) as front, client_of(front) as client:
         provider.respond_with(

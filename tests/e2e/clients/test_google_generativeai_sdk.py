@@ -181,7 +181,7 @@ def test_an_error_in_a_stream_is_no_short_answer(host: HostUnderTest, provider: 
     assert (kind, "Unfinished stream" in message) == ("ValueError", True)
 
 
-def test_gpt_c_in_front_of_another_host_passes_tools_through_both(host: HostUnderTest, provider: Upstream) -> None:
+def test_gpt_c_before_another_host_passes_tools_through_both(host: HostUnderTest, provider: Upstream) -> None:
     config = f'[handlers.gpt_c]\nbase_url = "{host.url}"\nmodel = "gpt_a"\n'
     look = {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}
     request: dict[str, Any] = {

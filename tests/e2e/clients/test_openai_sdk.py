@@ -149,9 +149,7 @@ def test_errors_become_the_sdks_own_exceptions(client: openai.OpenAI, host: str)
 
 # The provider is the host itself, whose code a native error keeps.
 @pytest.mark.parametrize(("model", "code"), [("translated_a", "upstream_bad_request"), ("gpt_a", "invalid_input")])
-def test_a_refusal_by_the_provider_behind_a_handler_comes_through_both(
-    client: openai.OpenAI, model: str, code: str
-) -> None:
+def test_a_refusal_by_the_provider_comes_through_both(client: openai.OpenAI, model: str, code: str) -> None:
     with pytest.raises(openai.BadRequestError) as tools:
         client.chat.completions.create(
             model=model,

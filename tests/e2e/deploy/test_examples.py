@@ -163,7 +163,7 @@ def test_the_socket_unit_opens_the_address_of_the_service() -> None:
     assert unit("ListenStream", "handler-host.socket") == str(arguments.server_port)
 
 
-def test_the_platforms_that_build_the_image_name_files_that_exist() -> None:
+def test_platforms_that_build_the_image_name_existing_files() -> None:
     build = yaml.safe_load(text("compose.yaml"))["services"]["handler-host"]["build"]
     assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
     assert (ROOT / tomllib.loads(text("railway.toml"))["build"]["dockerfilePath"]).samefile(DEPLOY / "Dockerfile")

@@ -201,7 +201,7 @@ def test_the_how_tos_tests_pass_for_the_tutorials_plugin(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_how_tos_tests_are_typed_as_a_generated_project_demands(tmp_path: Path) -> None:
+def test_tests_of_how_tos_are_typed_as_in_generated_projects(tmp_path: Path) -> None:
     files = write_the_how_tos_tests(tmp_path)
     # The project's own settings are strict, too, and `make check` has left what mypy knows of the libraries.
     command = [sys.executable, "-m", "mypy", *map(str, files)]

@@ -62,7 +62,7 @@ def test_the_chunks_are_documented_with_their_tags_and_fields() -> None:
     assert documented == {kind.__name__: (kind.__struct_config__.tag, fields(kind)) for kind in chunks}
 
 
-def test_the_fields_of_all_parts_of_a_chat_are_documented_with_their_types() -> None:
+def test_fields_of_all_chat_parts_are_documented() -> None:
     documented = {
         name.strip("`"): dict(re.findall(r"`(\w+): ([^`]+)`", kinds)) for name, kinds, _ in table(PAGE, "type")
     }
@@ -79,7 +79,7 @@ def test_what_the_short_names_stand_for_is_documented() -> None:
     assert documented == {name: shown(kind) for name, kind in names.items()}
 
 
-def test_the_errors_for_authors_are_documented_with_status_code_and_arguments() -> None:
+def test_errors_for_authors_are_documented_with_their_arguments() -> None:
     documented = {name.strip("`"): (int(status), code.strip("`")) for name, status, code, _ in table(PAGE, "error")}
     kinds: list[type[HostError]] = [InvalidInput, ContextLengthExceeded, ConfigError, UpstreamError]
     kinds += UpstreamError.__subclasses__()
@@ -90,7 +90,7 @@ def test_the_errors_for_authors_are_documented_with_status_code_and_arguments() 
     assert all(kind.__init__ is HostError.__init__ for kind in kinds)
 
 
-def test_the_types_of_settings_are_documented_with_what_goes_with_each() -> None:
+def test_types_of_settings_are_documented_with_their_keys() -> None:
     documented = {
         name.strip("`"): (meaning, re.findall(r"`(\w+)`(?:,|:|$)", further))
         for name, meaning, further in table(PAGE, "`type` of `[config.KEY]`")
@@ -110,7 +110,7 @@ def test_what_a_variant_of_gpt_a_may_override_is_documented() -> None:
     assert documented == {name for name in vars(GptA) if not name.startswith("_")}
 
 
-def test_the_settings_that_a_variant_of_gpt_a_needs_are_documented() -> None:
+def test_settings_that_a_variant_of_gpt_a_needs_are_documented() -> None:
     source = inspect.getsource(gpt_a)
     needed, optional = (set(re.findall(rf"config{read}\"(\w+)\"", source)) for read in (r"\[", r"\.get\("))
     told = GPT_A.partition("The manifest must have")[2].partition("\n\n")[0]

@@ -39,7 +39,7 @@ def host() -> Iterator[HostUnderTest]:
 
 
 @pytest.mark.slow
-def test_the_request_is_answered_as_shown_and_the_list_has_the_columns(reader: Reader, host: HostUnderTest) -> None:
+def test_the_response_and_the_list_are_as_shown(reader: Reader, host: HostUnderTest) -> None:
     reader.environment |= {"HANDLER_HOST_URL": host.url, "HANDLER_HOST_ADMIN_TOKEN": TOKEN}
     # A block shows the request on two lines; the second line is part of the command.
     curl = command("curl ")
@@ -103,7 +103,7 @@ def test_the_named_modules_exist() -> None:
     assert [name for name in modules if not (ROOT / "host/src/handler_host" / name).exists()] == []
 
 
-def test_the_python_that_is_required_is_the_one_of_the_distribution() -> None:
+def test_the_required_python_is_that_of_the_distribution() -> None:
     required = re.search(r'requires-python = ">=(3\.\d+)"', (ROOT / "pyproject.toml").read_text())
     assert required is not None
     assert f"Python {required[1]} or newer" in README

@@ -81,7 +81,7 @@ async def test_the_recipe_for_typed_operations_validates_its_input(tmp_path: Pat
         assert (type(wrong), wrong.param) == (InvalidInput, "numbers[0]")
 
 
-async def test_the_recipe_for_state_keeps_it_across_workers_and_ends_its_task(tmp_path: Path) -> None:
+async def test_the_recipe_for_state_keeps_it_across_workers(tmp_path: Path) -> None:
     source = STATE.replace("INTERVAL_S = 60.0", "INTERVAL_S = 0.05")
     install_plugin(tmp_path / "site", "counter", source, attribute="Counter")
     summary = tmp_path / "data" / "counter" / "summary.txt"

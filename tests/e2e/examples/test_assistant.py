@@ -47,7 +47,7 @@ def stored_state(host: HostUnderTest) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_it_runs_unchanged_with_all_five_roles_on_the_local_model(tmp_path: Path) -> None:
+def test_it_runs_with_all_five_roles_on_the_local_model(tmp_path: Path) -> None:
     """Each role does its part, whatever text the small model writes."""
     roles = tmp_path / "roles.toml"
     # Shorter responses, and an analysis after the first exchange.

@@ -191,9 +191,7 @@ def test_fails() -> None:
 """
 
 
-def test_flaws_of_operations_package_and_tests_are_found_in_one_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_flaws_of_all_parts_are_found_in_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With a data directory; a test that hangs does not lose the results of the others."""
     project = write(
         tmp_path, COUNTER, tests=TESTS, dependencies='["handler-host", "msgspec<0.1", "no-such-distribution"]'
@@ -221,9 +219,7 @@ def test_flaws_of_operations_package_and_tests_are_found_in_one_run(
     assert "active after" in texts(rows, "ok")
 
 
-def test_a_module_that_fails_to_import_is_a_problem_without_its_settings(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failing_import_is_a_problem_without_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = '[operations.chat]\n[config.place]\ntype = "string"\nrequired = true\n'
     project = write(tmp_path, "import no_such_module\n", manifest)
     status, rows = checked(project, capsys)

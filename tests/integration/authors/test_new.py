@@ -59,7 +59,7 @@ def test_a_generated_project_is_clean_for_ruff_and_mypy(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("project", ["operations"], indirect=True)
-def test_the_recipe_for_state_is_clean_for_mypy_in_a_generated_project(
+def test_the_recipe_for_state_is_clean_for_mypy(
     project: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     page = (ROOT / "docs/how-to/write-a-handler.md").read_text()
@@ -70,7 +70,7 @@ def test_the_recipe_for_state_is_clean_for_mypy_in_a_generated_project(
     assert result.returncode == 0, result.stdout
 
 
-def test_the_examples_of_the_docs_are_clean_for_ruff_in_a_generated_project(tmp_path: Path) -> None:
+def test_examples_of_the_docs_are_clean_for_ruff(tmp_path: Path) -> None:
     project = tmp_path / "project"
     assert main(["new", "my_gpt", "--directory", str(project)]) == 0
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("plugins/*/README.md")]
@@ -87,7 +87,7 @@ def test_the_examples_of_the_docs_are_clean_for_ruff_in_a_generated_project(tmp_
     assert result.returncode == 0, result.stdout
 
 
-def test_the_smallest_chat_variant_has_at_most_12_lines_of_python(tmp_path: Path) -> None:
+def test_the_smallest_chat_variant_has_at_most_12_lines(tmp_path: Path) -> None:
     assert main(["new", "my_gpt", "--directory", str(tmp_path / "project")]) == 0
     source = (tmp_path / "project" / "src" / "my_gpt" / "__init__.py").read_text()
     assert len(source.splitlines()) <= 12
@@ -128,7 +128,7 @@ def test_of_what_is_installed_nothing_is_said(tmp_path: Path, capsys: pytest.Cap
         ("handler-host", "'handler-host': a package handler_host is installed here ("),
     ],
 )
-def test_a_name_that_cannot_be_is_refused_before_anything_is_written(
+def test_an_invalid_name_is_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
 ) -> None:
     assert main(["new", name, "--directory", str(tmp_path / "project")]) == 2

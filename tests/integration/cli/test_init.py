@@ -69,7 +69,7 @@ def test_a_secret_is_not_missing_if_another_does_instead(
     assert "MACAW" not in run("init", str(plugins / "second.toml")).out.partition("in the host's environment:")[2]
 
 
-def test_without_a_terminal_all_handlers_are_used_and_a_file_is_never_lost(plugins: Path, run: Run) -> None:
+def test_without_a_terminal_all_handlers_are_used(plugins: Path, run: Run) -> None:
     file = plugins / "host.toml"
     assert run("init", str(file)).out.startswith(f"wrote {file} with macaw, parrot")
     refused = run("init", str(file))

@@ -144,7 +144,7 @@ async def test_lines_can_be_chosen(root: Path, lines: Any, settings: dict[str, A
         assert [record.levelno for record in records] == [logging.DEBUG] * 4 + [logging.ERROR]
 
 
-async def test_the_records_of_failures_name_the_attempts_and_not_the_prompt(root: Path) -> None:
+async def test_records_of_failures_name_attempts_and_not_the_prompt(root: Path) -> None:
     prompt = "my secret plan for the garden of my neighbour LIMIT"
     handlers = {"parrot": {"fallback": ("puppet",)}}
     async with running(root, handlers=handlers) as host:

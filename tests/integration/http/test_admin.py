@@ -16,7 +16,7 @@ SSE = {"Accept": "text/event-stream", "Content-Type": "application/json"}
 OPERATOR = {"Authorization": f"Bearer {ADMIN}"}
 
 
-async def test_load_and_unload_answer_with_receipts_and_may_be_repeated(tmp_path: Path) -> None:
+async def test_load_and_unload_return_receipts_and_may_be_repeated(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         status, loaded = await host.admin("POST", "/handlers/puppet/load")

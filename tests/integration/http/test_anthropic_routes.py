@@ -86,7 +86,7 @@ async def test_the_sdk_gets_tool_calls_at_once_and_streamed(tmp_path: Path) -> N
             assert message.stop_reason == "tool_use"
 
 
-async def test_a_refusal_is_a_stop_reason_with_the_words_in_its_details(tmp_path: Path) -> None:
+async def test_a_refusal_is_a_stop_reason_with_details(tmp_path: Path) -> None:
     async with parrot(tmp_path) as (_, client):
         async with client.messages.stream(**said("NO")) as stream:
             whole = await stream.get_final_message()
@@ -128,7 +128,7 @@ async def test_errors_are_what_the_sdk_takes_them_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_fields_that_the_host_or_the_handler_lacks_are_named_or_refused(tmp_path: Path, stream: bool) -> None:
+async def test_unsupported_fields_are_named_or_refused(tmp_path: Path, stream: bool) -> None:
     """The host knows some before the dispatch, the handler reports the others with its first chunk."""
     search = {"type": "web_search_20250305", "name": "web_search"}
     body = said("x", stream=stream, tools=[search], top_k=5, thinking={"type": "adaptive"}, newer="t", speed="standard")
@@ -171,7 +171,7 @@ async def test_the_key_may_come_in_the_older_sdks_header(tmp_path: Path) -> None
             assert status == expected
 
 
-async def test_an_error_before_the_first_piece_of_a_stream_has_its_status(tmp_path: Path) -> None:
+async def test_an_error_before_the_first_chunk_has_its_status(tmp_path: Path) -> None:
     async with parrot(tmp_path) as (_, client):
         with pytest.raises(anthropic.RateLimitError):
             await client.messages.create(**said("LIMIT", stream=True))

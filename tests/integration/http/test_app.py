@@ -32,7 +32,7 @@ async def served(app: web.Application) -> AsyncIterator[str]:
         await within(runner.cleanup())
 
 
-async def test_the_host_is_mounted_in_an_application_that_is_there_already(tmp_path: Path) -> None:
+async def test_the_host_is_mounted_in_another_application(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     steps: list[str] = []
     own = web.Application()

@@ -83,7 +83,7 @@ async def test_every_protocol_reaches_the_operation(tmp_path: Path) -> None:
             assert (status, "embed" in str(content)) == (404, True)
 
 
-async def test_the_handler_decides_about_unsupported_fields_in_every_protocol(tmp_path: Path) -> None:
+async def test_the_handler_decides_about_unsupported_fields(tmp_path: Path) -> None:
     install_plugin(tmp_path, "vectors", HANDLER, manifest=MANIFEST)
     async with running(tmp_path, handlers={"vectors": {"unsupported": "refuse"}}) as host:
         content = {"parts": [{"text": "Hi"}]}

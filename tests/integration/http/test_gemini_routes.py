@@ -64,7 +64,7 @@ async def test_what_stands_after_the_slash_is_the_handlers_matter(tmp_path: Path
             assert (status, texts([whole]), whole["modelVersion"]) == (200, ["big/one:8b"], "parrot/big/one:8b")
 
 
-async def test_an_error_in_an_array_is_an_element_and_the_array_stays_open(tmp_path: Path) -> None:
+async def test_an_error_in_an_array_is_an_element(tmp_path: Path) -> None:
     async with parrot(tmp_path) as host:
         async with host.ask("POST", f"{BASE}:streamGenerateContent", data=said("one BOOM")) as response:
             text = await response.text()

@@ -96,7 +96,7 @@ async def test_errors_are_what_the_sdk_takes_them_for(tmp_path: Path) -> None:
         assert host.supervisor.in_flight == 0
 
 
-async def test_an_error_before_the_first_piece_of_a_stream_has_its_status(tmp_path: Path) -> None:
+async def test_an_error_before_the_first_chunk_has_its_status(tmp_path: Path) -> None:
     async with parrot(tmp_path) as (_, client):
         with pytest.raises(openai.RateLimitError):
             await client.chat.completions.create(**said("LIMIT", stream=True))
@@ -153,7 +153,7 @@ async def test_models_are_the_handlers_that_chat_or_may(tmp_path: Path) -> None:
             await client.chat.completions.create(**said("x") | {"model": "puppet"})
 
 
-async def test_given_an_unknown_model_then_only_handlers_that_chat_are_offered(tmp_path: Path) -> None:
+async def test_unknown_models_offer_only_handlers_that_chat(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with parrot(tmp_path) as (host, client):
         await host.supervisor.load("puppet")  # now it is known that it has no chat

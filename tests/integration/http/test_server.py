@@ -244,7 +244,7 @@ async def test_the_server_imports_nothing_that_it_can_do_without(module: str) ->
     assert not heavy & (set(out.decode().split()) - set(already.decode().split()))
 
 
-async def test_after_sigterm_the_host_serves_for_the_delay_and_closes_connections(tmp_path: Path) -> None:
+async def test_sigterm_serves_for_the_delay_and_closes_connections(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     lines = ("[server]", "port = 0", "shutdown_delay = 60")
     async with ready(tmp_path, *lines) as host, aiohttp.ClientSession() as session:
@@ -283,9 +283,7 @@ async def test_case_39_at_the_limit_of_processes_it_does_not_start(tmp_path: Pat
     assert "the system refused a thread; raise ulimit -u" in line
 
 
-async def test_case_39_at_the_limit_of_processes_it_refuses_long_bodies_only(
-    tmp_path: Path, few_processes: Path
-) -> None:
+async def test_case_39_long_bodies_are_refused_at_the_process_limit(tmp_path: Path, few_processes: Path) -> None:
     body = json.dumps({"model": "unknown", "messages": [{"role": "user", "content": "x" * 2_000_000}]}).encode()
     async with ready(tmp_path) as host, aiohttp.ClientSession() as session:
 

@@ -53,7 +53,7 @@ async def memory(session: aiohttp.ClientSession, host: Process) -> dict[str, Any
         return found
 
 
-async def test_sighup_applies_what_it_can_and_names_what_needs_a_restart(tmp_path: Path) -> None:
+async def test_sighup_names_what_needs_a_restart(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with ready(tmp_path, *LINES, environment=TOKEN) as host, aiohttp.ClientSession() as session:
         before = await memory(session, host)

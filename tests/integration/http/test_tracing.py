@@ -114,9 +114,7 @@ async def test_the_context_goes_from_the_client_to_the_providers_request(
     assert in_thread["sent"]["traceparent"] == f"00-{TRACE}-{second.context.span_id:016x}-01"
 
 
-async def test_what_a_handler_dispatches_to_another_is_a_part_of_its_trace(
-    tmp_path: Path, spans: InMemorySpanExporter
-) -> None:
+async def test_dispatches_to_another_handler_are_part_of_the_trace(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     install_plugin(tmp_path, "other", TRACED)
     async with traced_host(tmp_path) as (session, url):
         told = await ask(session, url, "by_another")
@@ -175,7 +173,7 @@ async def test_without_tracing_opentelemetry_is_not_imported() -> None:
     assert await within(process.wait()) == 0
 
 
-async def test_the_configured_exporter_gets_the_spans_at_the_latest_at_the_end(tmp_path: Path) -> None:
+async def test_the_exporter_gets_all_spans_before_the_end(tmp_path: Path) -> None:
     """Given that of OpenTelemetry which prints to standard output."""
     install_plugin(tmp_path, "traced", TRACED)
     lines = ("[server]", "port = 0", "[tracing]", "enabled = true", 'exporter = "console"')

@@ -64,7 +64,7 @@ async def checks(running: SupervisorHarness, root: Path, commit: str = "abc") ->
     return results
 
 
-async def test_a_good_deploy_is_verified_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_good_deploy_is_verified_once(tmp_path: Path) -> None:
     handlers = install(tmp_path, "one", "two")
     async with supervisor_harness(tmp_path, handlers=handlers) as running:
         found = await checks(running, tmp_path)

@@ -96,7 +96,7 @@ def test_a_directory_that_others_can_write_is_refused(stored: tuple[PackageCache
         store.open()
 
 
-def test_the_directory_is_of_the_interpreter_and_of_the_eager_modules(tmp_path: Path) -> None:
+def test_the_directory_depends_on_interpreter_and_eager_modules(tmp_path: Path) -> None:
     plain = package_directory(tmp_path, "pkg", "", [])
     assert plain == package_directory(tmp_path, "pkg", "", ["other.module"])
     assert plain != package_directory(tmp_path, "pkg", "", ["pkg.module"])

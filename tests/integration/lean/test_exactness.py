@@ -103,7 +103,7 @@ def test_a_star_import_binds_the_public_names_and_no_builtins(workshop: Workshop
     assert output == "((3, -1, '[]') ['helper', 'json', 'size']\nFalse\n".replace("((", "(")
 
 
-def test_a_package_that_imports_the_star_of_itself_binds_nothing_by_it(workshop: Workshop) -> None:
+def test_a_star_import_of_the_package_itself_binds_nothing(workshop: Workshop) -> None:
     output = workshop.both(
         {
             "pkg/__init__.py": "from .hooks import *\nfrom .shapes import *\n",
@@ -134,7 +134,7 @@ def test_a_package_that_imports_the_star_of_itself_binds_nothing_by_it(workshop:
         "__all__, other = ['a', 'b'], 1\n",
     ],
 )
-def test_a_star_import_binds_the_names_of_a_list_that_the_run_decides(workshop: Workshop, names: str) -> None:
+def test_a_star_import_binds_a_list_that_the_run_decides(workshop: Workshop, names: str) -> None:
     output = workshop.both(
         {
             "pkg/__init__.py": "from .names import *\ndef use(): return a, b\n",
@@ -229,9 +229,7 @@ def test_a_missing_dependency_fails_where_its_absence_is_handled(workshop: Works
     assert output == "slow\n"
 
 
-def test_a_namespace_package_with_a_finder_of_its_own_is_not_missing(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_namespace_package_with_its_own_finder_is_found(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Setuptools adds a location that is not a directory to the namespace packages of editable installs."""
     place = "__editable__.spread.__path_hook__"
 
@@ -249,7 +247,7 @@ def test_a_namespace_package_with_a_finder_of_its_own_is_not_missing(
     assert workshop.compile().eager == {}
 
 
-def test_a_package_below_nested_namespace_packages_is_found_without_an_import_of_them(workshop: Workshop) -> None:
+def test_a_package_below_nested_namespace_packages_is_found(workshop: Workshop) -> None:
     workshop.write({"outer/inner/pkg/__init__.py": "from .a import f\n", "outer/inner/pkg/a.py": "def f(): return 1\n"})
     for namespace in ("outer", "outer/inner"):
         (workshop.packages / namespace / "__init__.py").unlink()
@@ -258,7 +256,7 @@ def test_a_package_below_nested_namespace_packages_is_found_without_an_import_of
     assert output == "1\n"
 
 
-def test_a_late_import_raises_the_same_error_with_a_note_of_its_place(workshop: Workshop) -> None:
+def test_a_late_import_raises_the_same_error_with_its_place(workshop: Workshop) -> None:
     files = {
         "pkg/__init__.py": "\nfrom .broken import thing\ndef use(): return thing\n",
         "pkg/broken.py": "raise LookupError('no such luck')\n",
@@ -278,7 +276,7 @@ def test_a_late_import_raises_the_same_error_with_a_note_of_its_place(workshop: 
     assert workshop.run(probe, lazy=True) == f"LookupError('no such luck') {note}\n" * 4
 
 
-def test_a_key_error_of_a_late_import_is_not_taken_for_an_unknown_name(workshop: Workshop) -> None:
+def test_a_key_error_of_a_late_import_stays_a_key_error(workshop: Workshop) -> None:
     workshop.write(
         {
             "pkg/__init__.py": "from .broken import thing\ndef use(): return thing\n",
@@ -422,7 +420,7 @@ def test_a_submodule_does_not_replace_the_export_of_its_name(workshop: Workshop)
     assert output == "('ran', 'planned') ran planned pkg.plan\n"
 
 
-def test_a_directory_without_init_does_not_replace_the_export_of_its_name(workshop: Workshop) -> None:
+def test_a_directory_without_init_does_not_replace_an_export(workshop: Workshop) -> None:
     output = workshop.both(
         {
             "pkg/__init__.py": "from .responses.dispatch import *\n",
@@ -443,7 +441,7 @@ def test_a_submodule_reached_without_an_import_of_its_own(workshop: Workshop) ->
     )
 
 
-def test_submodules_of_packages_that_are_not_rewritten_are_reached_too(workshop: Workshop) -> None:
+def test_submodules_of_packages_not_rewritten_are_reached(workshop: Workshop) -> None:
     workshop.both(
         {
             "pkg/__init__.py": "from .a import f\n",
@@ -600,7 +598,7 @@ def test_names_used_while_the_module_runs_are_there(workshop: Workshop) -> None:
     )
 
 
-def test_names_bound_twice_or_conditionally_keep_their_last_value(workshop: Workshop) -> None:
+def test_names_bound_twice_keep_their_last_value(workshop: Workshop) -> None:
     workshop.both(
         {
             "pkg/__init__.py": """\
@@ -692,7 +690,7 @@ def test_code_run_in_a_copy_of_the_namespace_finds_lazy_names(workshop: Workshop
     )
 
 
-def test_a_patch_by_path_before_the_first_use_is_undone_to_the_import(workshop: Workshop) -> None:
+def test_a_patch_before_the_first_use_is_undone_to_the_import(workshop: Workshop) -> None:
     output = workshop.both(
         SHAPES,
         """
@@ -743,7 +741,7 @@ def test_reload_of_a_module_whose_names_were_never_used(workshop: Workshop) -> N
 
 
 @pytest.mark.parametrize("guard", ["try:", "with contextlib.suppress(ImportError):"], ids=["try", "with"])
-def test_a_name_that_another_distribution_lacks_fails_where_that_is_handled(workshop: Workshop, guard: str) -> None:
+def test_a_missing_name_of_another_package_fails_where_handled(workshop: Workshop, guard: str) -> None:
     ending = "except ImportError:\n    pass\n" if guard == "try:" else ""
     output = workshop.both(
         {
@@ -755,7 +753,7 @@ def test_a_name_that_another_distribution_lacks_fails_where_that_is_handled(work
     assert output == "slow False\n"
 
 
-def test_a_getattr_that_has_every_name_hides_no_submodule_that_the_package_imports(workshop: Workshop) -> None:
+def test_a_getattr_with_every_name_hides_no_imported_submodule(workshop: Workshop) -> None:
     output = workshop.both(
         {
             "pkg/__init__.py": "from .a import f\ndef __getattr__(name): return f'made {name}'\n",

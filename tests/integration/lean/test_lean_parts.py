@@ -172,7 +172,7 @@ def test_the_hook_needs_neither_the_host_nor_a_parser(workshop: Workshop) -> Non
     assert workshop.run(probe, lazy=True, packages=()) == "[] False False\n"
 
 
-def test_the_check_finds_what_must_stay_eager_for_the_package_to_be_imported(workshop: Workshop) -> None:
+def test_the_check_finds_what_must_stay_eager_at_import(workshop: Workshop) -> None:
     workshop.write(
         {
             "pkg/__init__.py": """\
@@ -203,7 +203,7 @@ def test_the_check_finds_what_must_stay_eager_for_the_package_to_be_imported(wor
     ]
 
 
-def test_the_check_tolerates_effects_that_only_their_own_module_needs(workshop: Workshop) -> None:
+def test_the_check_tolerates_effects_on_their_own_module(workshop: Workshop) -> None:
     workshop.write(
         {
             "pkg/__init__.py": "from .work import run\nfrom .quiet import value\nfrom .state import get\n"

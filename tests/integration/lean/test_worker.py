@@ -170,7 +170,7 @@ async def test_eager_modules_are_not_deferred(installed: Installed) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["process", "exec"])
-async def test_after_a_deferred_import_has_failed_the_next_activation_is_eager(
+async def test_after_a_failed_deferred_import_activation_is_eager(
     installed: Installed, caplog: pytest.LogCaptureFixture, isolation: str
 ) -> None:
     installed.install()
@@ -193,7 +193,7 @@ COMPILED = "leaner: lean imports from its next activation (compiled lean_sdk in 
 
 
 @pytest.mark.parametrize("isolation", ["process", "exec"])
-async def test_the_first_activation_has_the_packages_compiled_for_the_next(
+async def test_the_first_activation_compiles_packages_for_the_next(
     installed: Installed, caplog: pytest.LogCaptureFixture, isolation: str
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -206,7 +206,7 @@ async def test_the_first_activation_has_the_packages_compiled_for_the_next(
     assert caplog.text.count("imported in full") == 1
 
 
-async def test_without_a_writable_cache_the_code_is_beside_the_state_of_the_host(
+async def test_without_a_writable_cache_the_code_is_beside_the_state(
     installed: Installed, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -60,7 +60,7 @@ def test_pages_that_are_shared_are_split_between_their_users() -> None:
 
 
 @linux
-def test_pages_of_a_file_are_droppable_until_the_process_changes_its_copy(tmp_path: Path) -> None:
+def test_pages_of_a_file_are_droppable_until_they_are_changed(tmp_path: Path) -> None:
     size = 24 * MB
     path = tmp_path / "weights"
     path.write_bytes(b"x" * size)

@@ -229,7 +229,7 @@ def test_a_stream_comes_back(host: HostUnderTest, provider: Provider, operation:
 
 
 @pytest.mark.parametrize("operation", STREAMS)
-def test_stream_that_is_cut_off_between_two_events_ends_with_an_error(
+def test_stream_cut_off_between_events_ends_with_an_error(
     host: HostUnderTest, provider: Provider, operation: str
 ) -> None:
     pair = PAIRS[operation]
@@ -347,7 +347,7 @@ def test_the_words_of_an_error_of_another_shape_are_reported(
     ],
 )
 @pytest.mark.parametrize("operation", ["openai.chat", "anthropic.messages", "gemini.generate_content"])
-def test_a_success_that_is_not_a_response_is_an_error_with_its_words(
+def test_a_success_without_a_response_is_an_error(
     host: HostUnderTest, provider: Provider, operation: str, content_type: str, body: bytes, words: str
 ) -> None:
     pair = PAIRS[operation]
@@ -497,7 +497,7 @@ def test_a_chat_that_openai_takes_in_its_responses_only_is_translated(
     assert (status, REFUSAL in json.loads(data)["error"]["message"]) == (400, True)
 
 
-def test_litellm_gets_a_chat_for_a_provider_with_another_protocol(host: HostUnderTest, provider: Provider) -> None:
+def test_litellm_gets_a_chat_for_another_protocol(host: HostUnderTest, provider: Provider) -> None:
     content = {
         "candidates": [{"content": {"role": "model", "parts": [{"text": "Hi!"}]}, "finishReason": "STOP"}],
         "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},

@@ -206,9 +206,7 @@ async def test_other_origins_are_allowed_only_by_configuration(tmp_path: Path) -
             assert "Access-Control-Allow-Origin" not in response.headers
 
 
-async def test_operators_have_an_address_of_their_own_if_one_is_configured(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_operators_have_an_address_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with running(tmp_path, admin_config=AdminConfig(listen="127.0.0.1:0")) as host:
         fields = [getattr(record, "fields", {}) for record in caplog.records]

@@ -311,7 +311,7 @@ class AttemptCounts(RequestContext):
         self.in_flight -= 1
 
 
-async def test_an_attempt_ends_if_its_client_leaves_before_it_has_a_slot(tmp_path: Path, server: Server) -> None:
+async def test_an_attempt_ends_if_its_client_leaves_before_its_slot(tmp_path: Path, server: Server) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host, slow_limits(server) as (line, _, _, consumer):
         line.is_open.clear()
@@ -466,7 +466,7 @@ def footprints_of(file: Path) -> dict[str, dict[str, Any]]:
     return {entry["handler"]: entry for entry in json.loads(file.read_text())["footprints"]}
 
 
-async def test_a_new_host_starts_with_the_memory_that_others_have_learned(tmp_path: Path, server: Server) -> None:
+async def test_a_new_host_starts_with_the_footprints_of_others(tmp_path: Path, server: Server) -> None:
     install_puppet(tmp_path)
     first, second = tmp_path / "first" / "memory.json", tmp_path / "second" / "memory.json"
     given = options("", server.url)

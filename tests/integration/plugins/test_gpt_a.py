@@ -112,9 +112,7 @@ def test_an_error_event_without_openais_shape_ends_the_stream(worker: WorkerUnde
     assert isinstance(worker.error_of("chat", HI), UpstreamError)
 
 
-def test_what_compatible_servers_leave_out_of_a_chunk_is_not_missed(
-    worker: WorkerUnderTest, provider: Upstream
-) -> None:
+def test_chunks_may_lack_what_compatible_servers_leave_out(worker: WorkerUnderTest, provider: Upstream) -> None:
     call = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": None}}
     chunks = [
         {"choices": [{"delta": {"tool_calls": [call]}}], "usage": None},

@@ -437,7 +437,7 @@ def test_an_sdk_that_is_not_installed_is_named_with_the_extra(monkeypatch: pytes
         gpt_c._backend("google-genai", Settings("", "http://127.0.0.1:9", "v1beta", 1.0, 1.0, {}))
 
 
-def test_an_sdk_that_does_not_exist_is_refused_with_those_that_do() -> None:
+def test_an_unknown_sdk_is_refused_with_the_known_ones() -> None:
     with worker_under_test("gpt_c", {"sdk": "google-palm"}) as worker:
         assert "google-genai" in worker.error_of("chat", HI).message
 

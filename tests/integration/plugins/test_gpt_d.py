@@ -235,7 +235,7 @@ GEMINI_CANDIDATE = {"index": 0, "content": {"role": "model", "parts": [{"text": 
 
 
 @pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL"])
-def test_finish_reason_of_gemini_that_means_a_failure_is_an_error(
+def test_finish_reason_of_gemini_for_a_failure_is_an_error(
     worker: WorkerUnderTest, provider: Upstream, reason: str
 ) -> None:
     """LiteLLM calls it "stop"."""
@@ -343,7 +343,7 @@ def test_the_stop_sequence_that_ended_a_response_is_named(worker: WorkerUnderTes
     ],
     ids=lambda value: str(value.status) if isinstance(value, Status) else None,
 )
-def test_a_providers_own_status_counts_whatever_litellm_makes_of_it(
+def test_a_providers_own_status_counts_whatever_litellm_says(
     worker: WorkerUnderTest, provider: Upstream, protocol: Any, status: Status, kind: type[HostError], told: str
 ) -> None:
     provider.respond_with(status)

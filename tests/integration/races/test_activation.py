@@ -36,7 +36,7 @@ async def test_case_1_a_hundred_first_dispatches_share_one_worker(
         assert host.supervisor.status("puppet").generation == 1
 
 
-async def test_case_2_an_activation_continues_when_its_first_client_leaves(
+async def test_case_2_an_activation_outlives_its_first_client(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -125,9 +125,7 @@ async def test_case_4_a_failed_import_is_the_error_of_all(
         ("class Hander:\n    pass\n", "did you mean 'Hander'?"),
     ],
 )
-async def test_case_5_an_import_that_ends_the_process_is_failed_with_its_reason(
-    tmp_path: Path, source: str, told: str
-) -> None:
+async def test_case_5_an_import_that_ends_the_process_has_its_reason(tmp_path: Path, source: str, told: str) -> None:
     install_plugin(tmp_path, "puppet", source)
     async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask())
@@ -155,7 +153,7 @@ async def test_case_6_the_output_of_an_import_is_in_the_log(tmp_path: Path, capl
         assert line in lines
 
 
-async def test_case_7_an_import_that_never_ends_is_killed_at_its_deadline(tmp_path: Path) -> None:
+async def test_case_7_an_endless_import_is_killed_at_its_deadline(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = {
         "puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:pid block", "activate_timeout": 4.0}

@@ -180,7 +180,7 @@ async def test_case_30_a_host_that_was_stopped_keeps_its_workers(tmp_path: Path)
         assert host.supervisor.status("puppet").last_exit is None
 
 
-async def test_case_31_when_a_client_leaves_the_worker_closes_its_resources(tmp_path: Path) -> None:
+async def test_case_31_resources_are_closed_when_a_client_leaves(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("closed")
@@ -231,7 +231,7 @@ async def test_case_33_a_response_of_64_mb_is_delivered_if_allowed(tmp_path: Pat
         assert len(response) == 64 * MB
 
 
-async def test_case_33_a_response_over_the_limit_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
+async def test_case_33_a_too_large_response_leaves_the_worker_alive(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, server={"max_answer": 1 * MB}) as host:
         error = await error_of(host.ask("puppet", "big", size=64 * MB))

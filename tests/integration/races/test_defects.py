@@ -143,9 +143,7 @@ async def test_the_host_stops_while_the_fork_server_hangs(tmp_path: Path) -> Non
         assert gone(server)
 
 
-async def test_a_worker_without_a_channel_is_killed_and_leaves_no_descriptor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worker_without_a_channel_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path, policy={"backoff": 0.01}) as host:
@@ -200,9 +198,7 @@ async def test_every_caller_of_close_waits_until_no_process_is_left(tmp_path: Pa
         assert gone(pid)
 
 
-async def test_at_the_descriptor_limit_an_unload_works_and_measuring_recovers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unload_works_at_the_descriptor_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, memory={"sample_interval": 0.01}) as host:
         await host.ask()

@@ -95,7 +95,7 @@ KINDS = (
 
 
 @pytest.mark.parametrize("operation", ["coroutine", "stream", "thread", "iterator"])
-async def test_any_exception_of_an_operation_is_one_error_and_the_worker_lives(tmp_path: Path, operation: str) -> None:
+async def test_any_exception_of_an_operation_leaves_the_worker_alive(tmp_path: Path, operation: str) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         other = host.start(host.ask("puppet", "wait", seconds=0.1))
@@ -196,7 +196,7 @@ class Handler:
 
 
 @pytest.mark.parametrize("kind", ["SystemExit", "GeneratorExit", "asyncio.CancelledError"])
-async def test_any_exception_of_a_closing_callback_leaves_the_others_running(
+async def test_any_exception_of_a_closing_callback_stops_no_other(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_plugin(tmp_path, "puppet", CLOSING.replace("KIND", kind))

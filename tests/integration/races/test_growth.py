@@ -53,7 +53,7 @@ async def require_idle_processors(count: float) -> None:
     pytest.skip(f"the machine does not have {count:g} idle processors")
 
 
-async def test_a_second_worker_comes_for_processor_load_and_leaves_after_it(tmp_path: Path) -> None:
+async def test_a_second_worker_comes_and_leaves_with_processor_load(tmp_path: Path) -> None:
     await require_idle_processors(1.7)
     async with busy_host(tmp_path) as (host, end):
         await until(lambda: in_flight(host) == [2, 2])

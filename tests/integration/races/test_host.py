@@ -67,7 +67,7 @@ async def test_case_34_the_deadline_ends_the_rest(tmp_path: Path) -> None:
         assert isinstance(await within(asked), Draining)
 
 
-async def test_case_35_a_killed_fork_server_is_replaced_and_no_dispatch_hangs(tmp_path: Path) -> None:
+async def test_case_35_a_killed_fork_server_is_replaced(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("child")
@@ -113,7 +113,7 @@ def open_files() -> dict[int, str]:
     return targets
 
 
-async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_path: Path) -> None:
+async def test_case_36_cycles_leave_no_descriptor_thread_or_process(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
 

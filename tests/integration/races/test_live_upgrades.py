@@ -97,7 +97,7 @@ async def versions(host: SupervisorHarness) -> dict[str, str]:
     return {name: await within(host.ask(name, "version")) for name in NAMES}
 
 
-async def test_plugins_are_installed_upgraded_and_removed_while_the_host_runs(tmp_path: Path) -> None:
+async def test_plugins_are_upgraded_and_removed_while_the_host_runs(tmp_path: Path) -> None:
     """Old streams end on old code, and the next dispatch runs the new code."""
     environment = Environment(tmp_path / "venv")
     go = tmp_path / "go"

@@ -65,7 +65,7 @@ def exit_of(host: SupervisorHarness, name: str) -> str:
     return last.kind
 
 
-async def test_case_20_a_handler_that_activates_is_never_evicted_for_another(tmp_path: Path) -> None:
+async def test_case_20_an_activating_handler_is_never_evicted(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "victim", "slow", "other") | {"limit": 2700 * MB}
     handlers = {"slow": control(tmp_path, at_activation="wait:go")}
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
@@ -282,7 +282,7 @@ async def test_case_26_a_pinned_handler_that_cannot_fit_is_refused(tmp_path: Pat
         assert host.supervisor.status("pinned").pid is None
 
 
-async def test_a_worker_over_its_soft_limit_is_replaced_after_its_dispatches(tmp_path: Path) -> None:
+async def test_a_worker_over_its_soft_limit_is_replaced_when_idle(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     keys = control(tmp_path, memory_soft_limit=100 * MB)
     async with supervisor_harness(tmp_path, handlers={"puppet": keys}, memory={"sample_interval": 0.1}) as host:

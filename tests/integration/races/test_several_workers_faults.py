@@ -35,7 +35,7 @@ async def test_a_worker_that_hangs_ends_while_the_other_serves(tmp_path: Path) -
         assert set(await within(asyncio.gather(*held))) == {first}
 
 
-async def test_a_surplus_worker_that_fails_to_activate_pauses_growth_only(tmp_path: Path) -> None:
+async def test_a_surplus_worker_that_fails_pauses_growth_only(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     slow = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "wait:go"}}
     policy = {**SEVERAL, "backoff": 60.0}

@@ -64,7 +64,7 @@ async def test_case_1_growth_starts_one_worker_at_a_time(tmp_path: Path) -> None
         assert {task.result()["generation"] for task in tasks} == {1}, "they share the first activation"
 
 
-async def test_case_10_a_dispatch_while_all_three_stop_gets_a_new_worker(tmp_path: Path) -> None:
+async def test_case_10_a_dispatch_while_all_stop_gets_a_new_worker(tmp_path: Path) -> None:
     async with three(tmp_path) as (host, held):
         before = pids(host)
         unload = host.start(host.supervisor.unload("puppet"))
@@ -117,7 +117,7 @@ async def test_case_18_grandchildren_of_all_three_are_killed(tmp_path: Path) -> 
         await until(lambda: all(map(gone, children)))
 
 
-async def test_case_28_a_late_response_of_one_worker_reaches_no_dispatch_of_another(tmp_path: Path) -> None:
+async def test_case_28_a_late_response_reaches_no_other_dispatch(tmp_path: Path) -> None:
     async with three(tmp_path) as (host, held):
         host.control.make("go")
         late = await error_of(host.ask("puppet", "script", timeout=0.1, steps=["wait:go"]))
@@ -167,7 +167,7 @@ async def test_case_35_a_killed_fork_server_ends_all_three(tmp_path: Path) -> No
         assert last.kind == "lost"
 
 
-async def test_cases_36_and_37_cycles_leave_nothing_and_never_run_backwards(tmp_path: Path) -> None:
+async def test_cases_36_and_37_cycles_leave_nothing_behind(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={**SEVERAL, **THREE}) as host:
         host.control.make("end0", "end1", "end2")
@@ -189,7 +189,7 @@ async def test_cases_36_and_37_cycles_leave_nothing_and_never_run_backwards(tmp_
         assert children_of(server) == []
 
 
-async def test_an_open_circuit_stops_activations_while_a_ready_worker_serves(tmp_path: Path) -> None:
+async def test_an_open_circuit_stops_activations_but_not_dispatches(tmp_path: Path) -> None:
     async with three(tmp_path, policy={"crash_limit": 2, "circuit_pause": 60.0}) as (host, held):
         first, second, third = pids(host)
         for pid in (second, third):

@@ -102,7 +102,7 @@ async def test_case_12_the_idle_timer_restarts_when_a_stream_ends(tmp_path: Path
         assert expires >= 300 - (time.monotonic() - before_the_end)
 
 
-async def test_case_13_an_unload_aborts_an_activation_and_refuses_its_queue(tmp_path: Path) -> None:
+async def test_case_13_an_unload_aborts_an_activation_and_its_queue(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, handlers=tell_at("tell:started block", tmp_path, "at_activation")) as host:
         host.control.make("started")
@@ -181,7 +181,7 @@ async def collect(host: SupervisorHarness, steps: list[str]) -> list[int]:
 
 
 @pytest.mark.parametrize("how", ["force", "deadline"])
-async def test_case_15_force_and_the_drain_deadline_end_a_stream_with_an_error(tmp_path: Path, how: str) -> None:
+async def test_case_15_force_and_deadline_end_a_stream_with_an_error(tmp_path: Path, how: str) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("never")
@@ -284,7 +284,7 @@ async def test_case_13_and_16_an_unload_waits_for_the_exit_notice(tmp_path: Path
         assert receipt.generation == 1
 
 
-async def test_case_17_a_worker_that_ignores_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
+async def test_case_17_ignoring_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = tell_at("deaf block", tmp_path)
     async with supervisor_harness(tmp_path, handlers=handlers, policy={"stop_grace": 0.1}) as host:

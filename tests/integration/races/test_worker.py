@@ -166,7 +166,7 @@ async def test_without_pidfd_the_exit_of_a_process_is_noticed(
             assert (await within(host.ask()))["generation"] == 4
 
 
-async def test_a_path_that_an_inline_handler_adds_does_not_reach_the_workers(
+async def test_a_path_added_by_an_inline_handler_reaches_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -247,7 +247,7 @@ class Handler:
 
 
 @pytest.mark.parametrize("max_frame", [4096, 1024 * 1024])
-async def test_an_error_that_is_longer_than_a_frame_is_cut_and_the_worker_lives(tmp_path: Path, max_frame: int) -> None:
+async def test_an_error_longer_than_a_frame_is_cut(tmp_path: Path, max_frame: int) -> None:
     install_plugin(tmp_path, "puppet", WORDY)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}, workers={"max_frame": max_frame}) as host:
         error = await error_of(host.ask("puppet", "fail", size=2_000_000))
@@ -282,7 +282,7 @@ class Handler:
 TYPED_MANIFEST = '[operations."sum.all"]\nsummary = "Of the manifest."\n[operations.zero]\nsummary = "Return 0."\n'
 
 
-async def test_an_invalid_type_is_named_by_its_path_and_schemas_are_shown(tmp_path: Path) -> None:
+async def test_an_invalid_type_is_named_by_its_path(tmp_path: Path) -> None:
     install_plugin(tmp_path, "puppet", TYPED, manifest=TYPED_MANIFEST)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         assert await host.ask("puppet", "sum.all", items=[{"count": 1}, {"count": 2}]) == 3
@@ -344,9 +344,7 @@ async def test_a_mistake_of_an_author_is_explained_in_one_sentence(tmp_path: Pat
         assert "\n" not in error.message
 
 
-async def test_a_handlers_log_reaches_the_hosts_with_its_name_and_request_id(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_handlers_log_has_its_name_and_request_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = (
         "import logging, warnings\nfrom handler_host.plugin import operation\nclass Handler:\n"
         "    @operation\n    async def say(self, request: dict) -> dict:\n"

@@ -94,7 +94,7 @@ async def test_a_dispatch_and_a_stream_run_on_another_machine(tmp_path: Path, tl
         assert (exit.kind, exit.code) == ("operator", 0)
 
 
-async def test_a_remote_worker_counts_on_its_place_and_not_on_this_machine(tmp_path: Path) -> None:
+async def test_a_remote_worker_counts_on_its_place_only(tmp_path: Path) -> None:
     async with remote_host(tmp_path, ONE_PLACE) as host:
         local = host.supervisor.budget.ledger
         before = local.reserved
@@ -118,7 +118,7 @@ async def reported_memory(host: SupervisorHarness) -> int:
             await asyncio.sleep(0.05)
 
 
-async def test_a_remote_worker_has_no_secret_and_no_variable_of_the_engine(tmp_path: Path) -> None:
+async def test_a_remote_worker_has_no_variable_of_the_engine(tmp_path: Path) -> None:
     async with remote_host(tmp_path, ONE_PLACE) as host:
         seen = await host.ask("puppet", "environment")
         assert "LOCAL_ENGINE_TOKEN" not in seen["environ"]
@@ -135,7 +135,7 @@ async def test_a_killed_worker_is_reported_and_replaced(tmp_path: Path) -> None:
         assert (await host.ask(text="again"))["text"] == "again"
 
 
-async def test_a_silent_host_ends_the_worker_and_a_silent_place_counts_as_lost(tmp_path: Path) -> None:
+async def test_silent_hosts_end_workers_and_silent_places_are_lost(tmp_path: Path) -> None:
     """A cut network: neither side hears of the other, and the engine confirms nothing."""
     async with remote_host(tmp_path, ONE_PLACE) as host:
         await host.ask(text="x")
@@ -156,7 +156,7 @@ async def test_a_silent_host_ends_the_worker_and_a_silent_place_counts_as_lost(t
         assert exit.kind == "lost"
 
 
-async def test_a_driver_that_ends_takes_its_workers_and_a_new_one_starts(tmp_path: Path) -> None:
+async def test_a_driver_that_ends_is_replaced(tmp_path: Path) -> None:
     async with remote_host(tmp_path, ONE_PLACE) as host:
         await host.ask(text="x")
         pid, driver = worker_pid(tmp_path), driver_pid(tmp_path)
@@ -373,7 +373,7 @@ places = {{ north = {{ limit = 1000 }} }}
     assert b"no launcher 'local_engin' is configured; did you mean 'local_engine'?" in unknown.stdout + unknown.stderr
 
 
-async def test_a_launcher_that_a_reload_has_named_first_needs_a_restart(tmp_path: Path) -> None:
+async def test_a_launcher_that_a_reload_adds_needs_a_restart(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         config = host.supervisor.config

@@ -137,7 +137,7 @@ def test_googles_sdk_reads_answers_whole_and_streamed(gemini: genai.Client, upst
     assert gemini.models.count_tokens(model="m", contents="Hi there").total_tokens == 2
 
 
-def test_googles_former_sdk_reads_the_array_that_is_no_event_stream(upstream: Upstream) -> None:
+def test_googles_former_sdk_reads_the_array(upstream: Upstream) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it announces its end at every import
         import google.generativeai
@@ -374,7 +374,7 @@ async def test_a_client_that_leaves_is_noticed(upstream: Upstream, protocol: str
         await asyncio.wait_for(asyncio.wrap_future(left), 30)
 
 
-async def test_a_script_is_followed_step_by_step_and_its_last_step_stays(upstream: Upstream) -> None:
+async def test_a_script_is_followed_and_its_last_step_repeats(upstream: Upstream) -> None:
     upstream.respond_with(Status(500), lambda received: Reply((received.parsed.turns[-1].text + "!",)))
     responses = [await ask(upstream, "openai", stream=False) for _ in range(3)]
     assert ["scripted 500" in answer for answer in responses] == [True, False, False]

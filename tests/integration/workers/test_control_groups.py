@@ -121,7 +121,7 @@ def test_with_another_process_in_the_group_nothing_changes(base: Path) -> None:
     assert f"/{base.name}\n" in result["after"]
 
 
-def test_workers_with_groups_of_their_own_are_not_killed_with_the_host(tmp_path: Path) -> None:
+def test_workers_with_own_groups_are_not_killed_with_the_host(tmp_path: Path) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text(f"0::/pod/{HOST_GROUP}\n")
     (tmp_path / "proc/self/mountinfo").write_text("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")

@@ -73,7 +73,7 @@ def test_secrets_come_from_mapped_variables_only(site: Site) -> None:
     assert read_secrets(found["groq"], {"HANDLER_HOST_SECRET_GROQ_API_KEY": "g"}) == {"API_KEY": "g"}
 
 
-def test_a_missing_secret_of_the_plugin_is_not_one_of_the_instance(site: Site) -> None:
+def test_a_missing_secret_is_the_plugins_not_the_instances(site: Site) -> None:
     found = entries(site, {"MINE": "k"}, mistral={"plugin": "gpt", "secrets": {"API_KEY": "MINE"}})
     assert found["gpt"].problem is not None
     assert problem(found["mistral"]) is None

@@ -203,7 +203,7 @@ def test_the_path_of_a_large_schema_is_built_only_for_an_error() -> None:
         ({"properties": {"a" * 170_000: {"type": "x"}}}, "must be one of"),
     ],
 )
-def test_a_schema_that_is_too_large_is_refused_with_a_short_message(schema: dict[str, Any], message: str) -> None:
+def test_a_too_large_schema_is_refused_with_a_short_message(schema: dict[str, Any], message: str) -> None:
     """Breadth, references and names have a limit; the error names the path, shortened."""
     with pytest.raises(InvalidInput) as refusal:
         check_schema(schema, "schema")

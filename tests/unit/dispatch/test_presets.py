@@ -69,7 +69,7 @@ def test_the_conversation_stays_as_the_client_wrote_it(operation: str, field: st
         ("anthropic.messages", {"tools": [{"name": {}}]}),
     ],
 )
-def test_fields_of_a_wrong_type_are_left_for_the_handler_to_report(operation: str, flaw: dict[str, Any]) -> None:
+def test_fields_of_a_wrong_type_are_left_to_the_handler(operation: str, flaw: dict[str, Any]) -> None:
     ((key, value),) = flaw.items()
     kept = applied(operation, flaw)[key]
     assert kept[: len(value)] == value if isinstance(value, list) else kept == value

@@ -15,7 +15,7 @@ from handler_host.http.accept_errors import ACCEPT_FAILED, limit_accept_errors
 from tests.support import until, within
 
 
-async def test_connections_without_a_descriptor_wait_and_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_connections_without_a_descriptor_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     limit_accept_errors(loop)
     accepted = asyncio.Event()

@@ -82,8 +82,6 @@ class TestDecode:
         [(b"[]", True), (b"x" * SCAN_BYTES, True), (b"x" * (SCAN_BYTES + 1), False), (b"," * 3000, False)],
         ids=["short", "one-part", "long", "many-values"],
     )
-    async def test_long_bodies_and_those_of_many_values_are_decoded_in_a_thread(
-        self, body: bytes, in_loop: bool
-    ) -> None:
+    async def test_long_bodies_and_many_values_are_decoded_in_a_thread(self, body: bytes, in_loop: bool) -> None:
         thread = await BodyReader(ServerConfig()).decode_data(body, lambda _: threading.get_ident())
         assert (thread == threading.get_ident()) is in_loop

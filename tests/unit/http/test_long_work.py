@@ -85,7 +85,7 @@ async def test_an_error_reaches_its_request() -> None:
     assert await work.run_in_turn(int, "1") == await work.run_in_thread(int, "1") == 1
 
 
-async def test_the_thread_collects_no_garbage_and_restores_the_collector() -> None:
+async def test_the_thread_pauses_and_restores_the_collector() -> None:
     work = LongWork()
     assert not await work.run_in_thread(lambda _: gc.isenabled(), None)
     assert gc.isenabled()

@@ -253,7 +253,7 @@ class TestAdmission:
 
 
 class TestIdle:
-    def test_the_timer_starts_after_the_last_lease_and_stops_at_the_next(self) -> None:
+    def test_the_timer_runs_between_the_last_lease_and_the_next(self) -> None:
         handler = Life(idle_after=5.0).warm().handle(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1))
         assert handler.token(Timer.IDLE) is None
         handler.handle(LeaseReleased(2))
@@ -555,7 +555,7 @@ class TestSeveralWorkers:
         handler.handle(LeaseReleased(2) if ready else WorkerReady(2))
         assert handler.granted == [waiting[0]]
 
-    def test_a_failed_activation_refuses_nothing_while_another_serves(self) -> None:
+    def test_a_failed_activation_refuses_nothing_while_one_serves(self) -> None:
         handler = self.with_two(ready=False, max_concurrency=1).handle(LeaseRequested(1), LeaseRequested(2))
         handler.handle(WorkerStartFailed(2, ActivationFailed("broken")))
         assert handler.refused == {}
@@ -699,7 +699,7 @@ class TestGrowth:
         assert handler.handle(MemoryReserved(3)).actions == []
         assert handler.leases == {1, 2, 3, 4}
 
-    def test_case_10_a_dispatch_during_the_stop_of_all_waits_for_the_first_exit(self) -> None:
+    def test_case_10_a_dispatch_while_all_stop_waits_for_an_exit(self) -> None:
         handler = self.grown(3).handle(UnloadRequested(900, "force", 0.0), LeaseRequested(50))
         assert handler.state.waiters == (50,)
         assert handler.handle(WorkerExited(2)).actions_of(Reserve) == [Reserve(4)]
@@ -740,14 +740,14 @@ class TestGrowth:
         assert handler.state.worker(2) is not None
         assert handler.handle(Evicted(2)).actions == [], "it has just got the dispatch that waited"
 
-    def test_case_27_a_crash_of_one_of_three_ends_its_dispatches_only(self) -> None:
+    def test_case_27_a_crash_of_one_worker_ends_its_dispatches_only(self) -> None:
         handler = self.grown(3)
         lost = handler.state.workers[1].leases
         handler.handle(WorkerLost(2, Cause.CRASH, HandlerCrashed("gone")))
         assert (handler.refused, handler.leases & set(lost)) == ({}, set())
         assert handler.state.in_flight + len(handler.state.waiters) == 7 - len(lost)
 
-    def test_case_29_crashes_of_three_open_one_circuit_while_one_serves(self) -> None:
+    def test_case_29_crashes_of_three_workers_open_one_circuit(self) -> None:
         handler = self.grown(3, crash_limit=2)
         for generation in (2, 3):
             handler.handle(WorkerLost(generation, Cause.CRASH, HandlerCrashed("gone")), WorkerExited(generation))
@@ -758,7 +758,7 @@ class TestGrowth:
         handler.handle(LeaseReleased(2), LeaseReleased(3), LeaseRequested(60))
         assert handler.refused == {}, "the worker that is left serves"
 
-    def test_case_34_a_shutdown_aborts_what_activates_and_serves_the_rest(self) -> None:
+    def test_case_34_a_shutdown_aborts_activations_only(self) -> None:
         handler = self.grown(2)
         handler.handle(LeaseRequested(20), self.measured(handler), MemoryReserved(3), ShutdownRequested(10.0))
         assert handler.actions_of(Abort) == [Abort(3)]

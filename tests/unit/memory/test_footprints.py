@@ -82,7 +82,7 @@ def test_a_missing_file_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "under a file"])
-def test_without_a_writable_file_it_is_logged_once_and_kept_in_memory(
+def test_without_a_writable_file_footprints_stay_in_memory(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "memory.json"
@@ -146,7 +146,7 @@ def test_reservation_grows_after_an_oom_kill_within_the_budget() -> None:
     assert footprint.raised == 0
 
 
-def test_a_version_that_was_never_ready_learns_its_peak_from_an_oom_kill() -> None:
+def test_a_version_never_ready_learns_from_an_oom_kill() -> None:
     store = FootprintStore(None)
     store.record_oom_kill(SUBJECT, 200 * MB, 400 * MB)
     footprint = store.get(SUBJECT)

@@ -85,7 +85,7 @@ def test_memory_freed_for_the_first_goes_to_no_later_request() -> None:
     assert world.outcomes == {"large": True, "small": True}
 
 
-def test_a_later_request_passes_a_first_one_that_no_eviction_helps() -> None:
+def test_a_later_request_passes_one_that_no_eviction_helps() -> None:
     world = World()
     world.resident("busy", 500)
     world.resident("idle", 100, idle_since=1.0)
@@ -157,7 +157,7 @@ def test_a_request_that_exceeds_even_the_headroom_is_refused() -> None:
     assert world.outcomes == {"huge": False}
 
 
-def test_a_waiting_request_is_refused_when_the_limit_falls_below_it() -> None:
+def test_a_request_is_refused_when_the_limit_falls_below_it() -> None:
     world = World()
     world.resident("busy", 500)
     world.ask("waits", 800)
@@ -177,7 +177,7 @@ def test_nothing_is_granted_under_pressure() -> None:
     assert world.outcomes == {"a": True}
 
 
-def test_external_usage_is_not_available_but_causes_no_final_refusal() -> None:
+def test_external_usage_causes_no_final_refusal() -> None:
     world = World()
     world.ledger.measure(100, 500, {}, {})
     world.ask("a", 600)
@@ -281,7 +281,7 @@ def test_no_smaller_and_no_older_set_suffices(sizes: list[int], missing: int) ->
         (200, None),
     ],
 )
-def test_surplus_workers_go_before_the_last_one_of_another_handler(missing: int, expected: list[str] | None) -> None:
+def test_surplus_workers_go_before_the_last_one_of_a_handler(missing: int, expected: list[str] | None) -> None:
     evictable = [Eviction("b", 1, 70), Eviction("a", 2, 20, True), Eviction("a", 3, 20, True)]
     chosen = choose_evictions(evictable, missing)
     names = [f"{entry.handler}{entry.generation}" for entry in chosen] if chosen is not None else None

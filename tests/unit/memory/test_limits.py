@@ -57,9 +57,7 @@ def test_without_control_groups_it_is_the_machine(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("mount", "line", "file"), [(V1, "4:memory", "memory.limit_in_bytes"), (V2, "0:", "memory.max")]
 )
-def test_a_group_of_an_operator_may_have_the_name_that_the_host_uses(
-    machine: Machine, mount: str, line: str, file: str
-) -> None:
+def test_a_group_of_an_operator_may_have_the_hosts_name(machine: Machine, mount: str, line: str, file: str) -> None:
     machine.mounts(mount.format(root="/", mount="/sys/fs/cgroup"))
     machine.groups(f"{line}:/{HOST_GROUP}\n")
     machine.write(f"sys/fs/cgroup/{HOST_GROUP}/{file}", 100 * MB)
@@ -237,7 +235,7 @@ class TestThisMachine:
         yield path
         path.rmdir()
 
-    def test_has_control_groups_that_are_read_as_the_kernel_writes_them(self, group: Path, machine: Machine) -> None:
+    def test_control_groups_are_read_as_the_kernel_writes_them(self, group: Path, machine: Machine) -> None:
         # given: the kernel's own group, limits and mounts; only the membership is made up
         inner = group / "inner"
         inner.mkdir()

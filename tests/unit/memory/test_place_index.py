@@ -28,7 +28,7 @@ def test_a_search_finds_all_that_have_enough_after_any_changes() -> None:
         assert (len(found), set(found)) == (len(expected), expected)
 
 
-def test_the_order_is_by_amount_and_starts_elsewhere_with_each_turn() -> None:
+def test_the_order_is_by_amount_and_each_turn_starts_elsewhere() -> None:
     index = PlaceIndex()
     for name, amount in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
         index.set(name, {MEMORY: amount})

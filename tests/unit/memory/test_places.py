@@ -101,7 +101,7 @@ async def test_a_report_that_cannot_be_true_is_not_used(report: PlaceReport, cap
     assert list(world.budget.places) == ["honest"]
 
 
-async def test_the_place_with_the_fewest_and_oldest_idle_workers_is_cleared() -> None:
+async def test_the_place_with_the_fewest_idle_workers_is_cleared() -> None:
     world = World()
     world.budget.update([PlaceReport("one", 100), PlaceReport("two", 100)])
     first = await world.reserve("a", 60, idle_since=2.0)
@@ -154,7 +154,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_activations_get_their_place_in_the_order_of_their_arrival() -> None:
+async def test_activations_get_their_place_in_order_of_arrival() -> None:
     world = World(wait=5.0)
     world.budget.update([PlaceReport("one", 100)])
     await world.reserve("busy", 60)
@@ -239,7 +239,7 @@ async def test_activation_cancelled_as_it_is_granted_holds_nothing() -> None:
     assert await world.reserve("next", 100) == "one"
 
 
-async def test_a_machine_that_grows_or_shrinks_changes_what_can_ever_fit() -> None:
+async def test_what_can_ever_fit_follows_the_size_of_the_machine() -> None:
     world = World(wait=5.0)
     world.budget.update([PlaceReport("one", 100)])
     await world.reserve("busy", 80)

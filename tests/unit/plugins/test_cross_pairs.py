@@ -389,7 +389,7 @@ def test_a_first_request_of_a_client_reaches_every_provider(path: Path, provider
 
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"gpt_a", "gpt_a, compatible", "gpt_e", "gpt_e, tools"}))
-def test_reasoning_without_effort_or_budget_reaches_every_provider_that_has_it(provider: str) -> None:
+def test_reasoning_without_effort_or_budget_reaches_providers(provider: str) -> None:
     """Claude Code asks Anthropic's newer models so; a model of OpenAI's decides, or its handler does."""
     body: dict[str, Any] = {"model": "h", "max_tokens": 5000, "messages": [{"role": "user", "content": "hi"}]}
     made, names = run("/v1/messages", {**body, "thinking": {"type": "adaptive"}}, PROVIDERS[provider], "ignore-hints")

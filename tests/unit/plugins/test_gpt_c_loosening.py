@@ -60,7 +60,7 @@ def test_a_schema_is_loosened_and_the_words_are_named(
 
 
 @given(st.dictionaries(st.sampled_from(["type", "properties", "items", "$ref", "anyOf"]), JSON))
-def test_any_schema_is_loosened_to_one_that_the_sdk_has_words_for(schema: dict[str, Any]) -> None:
+def test_any_schema_is_loosened_to_one_that_the_sdk_can_express(schema: dict[str, Any]) -> None:
     to_google(loosen(schema)[0], "parameters")
 
 

@@ -250,7 +250,7 @@ class TestTranslation:
         ]
 
 
-def test_notes_between_calls_are_left_out_and_turn_the_reasoning_off() -> None:
+def test_notes_between_calls_turn_the_reasoning_off() -> None:
     ignored = IgnoredFields()
     _, translated_request = decode_message(request(thinking={"type": "between_tools"}), ignored)
     assert translated_request.chat.reasoning == chat.ReasoningOptions(budget_tokens=0)

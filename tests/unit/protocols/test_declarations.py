@@ -18,7 +18,7 @@ from handler_host.protocols.protocol import ClientProtocol, protocol_routes
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
-def test_declared_paths_are_those_of_the_module_in_the_same_order(protocol: ClientProtocol, tmp_path: Path) -> None:
+def test_declared_paths_are_those_of_the_module_in_order(protocol: ClientProtocol, tmp_path: Path) -> None:
     config = Config(data_dir=tmp_path)
     chats = ChatService(Dispatcher(Supervisor(config), config.server.request_timeout))
     routes = import_module(protocol.module).routes(chats, BodyReader(config.server, lambda: 2**30))

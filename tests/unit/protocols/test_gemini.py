@@ -228,7 +228,7 @@ class TestReasoningOfOtherProviders:
         assert [data for data in opaque if data[0]] == [("c2ln", "anthropic"), ("ZW5j", "anthropic")]
         assert [call.signature for call in assistant.tool_calls or ()] == [None, None]
 
-    def test_without_thoughts_the_text_and_its_signature_are_one_part(self) -> None:
+    def test_without_thoughts_text_and_signature_are_one_part(self) -> None:
         parts = chunks_of(*self.CHUNKS)[-1]["candidates"][0]["content"]["parts"]
         history = {"role": "model", "parts": parts}
         assistant = translated(contents=[USER, history, {"role": "user", "parts": [RESULT, RESULT]}]).messages[1]

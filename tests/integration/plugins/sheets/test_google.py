@@ -68,7 +68,7 @@ async def test_texts_stay_texts_whatever_they_begin_with(tmp_path: Path, google:
             assert (await sheets("states.get", name=f"s{number}"))["value"] == text
 
 
-async def test_a_thousand_rows_take_a_handful_of_calls_and_keep_their_order(
+async def test_a_thousand_rows_take_few_calls_and_keep_their_order(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:
     async with at_google(tmp_path, google, private_key, flush_after=30, batch_rows=500, cache_age=30) as sheets:

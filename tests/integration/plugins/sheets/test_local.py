@@ -393,7 +393,7 @@ async def test_failed_item_leaves_nothing_and_delays_no_other(tmp_path: Path) ->
     await kept.close()
 
 
-def test_importing_the_plugin_imports_neither_gspread_nor_google_auth() -> None:
+def test_the_plugin_imports_neither_gspread_nor_google_auth() -> None:
     code = "import sheets, sys; print([name for name in ('gspread', 'google.auth', 'requests') if name in sys.modules])"
     response = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert response.stdout.strip() == "[]"

@@ -29,7 +29,7 @@ def operations() -> set[str]:
     return {mark.name for mark in marks if mark is not None}
 
 
-def test_operations_and_settings_are_the_same_in_code_manifest_and_readme() -> None:
+def test_code_manifest_and_readme_have_the_same_operations() -> None:
     manifest = read_manifest(str(MANIFEST))
     assert set(manifest.operations or ()) == operations() == {name for name, _, _ in EXAMPLES}
     rows = re.findall(r"^\| (`[a-z_`, ]+`) \| .*? \| .* \|$", README, re.MULTILINE)
