@@ -227,7 +227,6 @@ AGENTS = [
         quiet_files=lambda url: {".qwen/settings.json": _json(privacy={"usageStatisticsEnabled": False})},
         can_attach=True,
         resume=("qwen", "-c"),
-        odd_files={".qwen/settings.json": _json(mcpServers={"odd": _ODD})},
         lacks=frozenset({"document"}),
     ),
     Agent(

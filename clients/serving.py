@@ -19,7 +19,9 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENT = ROOT / ".venv-clients"
 AIDER = ENVIRONMENT / "aider"
 NODE_MODULES = ROOT / "build" / "clients" / "node" / "node_modules"
-CONFIG = """[handlers.gpt_a]
+CONFIG = """[defaults]
+activate_timeout = 300
+[handlers.gpt_a]
 base_url = "{url}/v1"
 retries = 0
 [handlers.gpt_b]
