@@ -263,6 +263,62 @@ def test_pause_of_a_turn_is_not_its_end(worker: WorkerUnderTest, provider: Upstr
     assert worker.chat("Hi", model=MODELS["anthropic"]).finish_reason == "length"
 
 
+@pytest.mark.parametrize(("reason", "expected"), [("pause_turn", "length"), ("end_turn", "stop")])
+def test_pause_of_a_streamed_turn_is_not_its_end(
+    worker: WorkerUnderTest, provider: Upstream, reason: str, expected: str
+) -> None:
+    message = {"id": "1", "type": "message", "role": "assistant", "model": "m", "content": []}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**message, "usage": {"input_tokens": 1, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": 1}},
+        {"type": "message_stop"},
+    ]
+    provider.respond_with(
+        Raw(tuple(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events))
+    )
+    response = accumulate(worker.chat_chunks("Hi", model=MODELS["anthropic"]))
+    assert (response.text, response.finish_reason) == ("Hello", expected)
+
+
+WORDS = "out of cheese"
+
+
+@pytest.mark.parametrize("protocol", ["anthropic", "gemini"])
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (json.dumps({"error": {"message": WORDS}}), "application/json"),
+        (json.dumps({"type": "error", "error": {"type": "x", "message": WORDS}}, indent=2), "application/json"),
+        (json.dumps([{"error": {"code": 500, "message": WORDS}}], indent=2), "application/json"),
+        (json.dumps({"detail": WORDS}), "application/json"),
+        (f"<html><head><title>{WORDS}</title></head></html>", "text/html"),
+        (WORDS, "text/plain"),
+        (f"event: error\ndata: {json.dumps({'type': 'error', 'error': {'message': WORDS}})}\n\n", "text/event-stream"),
+    ],
+    ids=["json", "indented", "list", "detail", "page", "text", "event"],
+)
+def test_error_instead_of_a_stream_keeps_the_providers_words(
+    worker: WorkerUnderTest, provider: Upstream, protocol: Any, body: str, content_type: str
+) -> None:
+    provider.respond_with(Raw((body.encode(),), content_type=content_type))
+    place = content_type if protocol == "anthropic" else "unknown content type"  # LiteLLM hides that of Gemini
+    with pytest.raises(UpstreamError, match=f"{place}.*{WORDS}"):
+        list(worker.chat_chunks("Hi", model=MODELS[protocol]))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_whole_response_of_gemini_to_a_stream_request_is_taken(
+    worker: WorkerUnderTest, provider: Upstream, indent: int | None
+) -> None:
+    document = json.dumps({"candidates": [{**GEMINI_CANDIDATE, "finishReason": "STOP"}]}, indent=indent)
+    provider.respond_with(Raw((document.encode(),), content_type="application/json"))
+    response = accumulate(worker.chat_chunks("Hi", model=MODELS["gemini"]))
+    assert (response.text, response.finish_reason) == ("Hello", "stop")
+
+
 @pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
 def test_server_that_streams_a_plain_response_is_read(
     worker: WorkerUnderTest, provider: Upstream, content_type: str

@@ -365,7 +365,7 @@ def _chunks_of(data: Any, decoder: ChunkDecoder, watch: Watch) -> list[ChatChunk
         if not watch.is_whole():
             raise_truncated()
         return decoder.last()
-    return decoder.chunks(data)
+    return decoder.chunks(data, watch.reason)
 
 
 def _check_messages(request: ChatRequest, provider: str) -> None:

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from handler_host.chat import ChatChunk, CompletionDecoder, finish_reason_of
+from handler_host.plugin import error_from_document, read_documents
 
 GEMINI = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
 """LiteLLM's names for the providers of Gemini's streams."""
+FIELDS = ("data:", "event:", "id:", "retry:")
+"""Beginnings of the lines of an event stream."""
 
 
 class ChunkDecoder:
@@ -18,12 +21,17 @@ class ChunkDecoder:
     def __init__(self, tool_names: frozenset[str] = frozenset()) -> None:
         self._decoder = CompletionDecoder(tool_names=tool_names)
 
-    def chunks(self, chunk: Any) -> list[ChatChunk]:
-        """Return the chat's chunks in one chunk of LiteLLM's: mostly one, none if it has no content."""
+    def chunks(self, chunk: Any, reason: str | None = None) -> list[ChatChunk]:
+        """Return the chat's chunks in one chunk of LiteLLM's: mostly one, none if it has no content.
+
+        ``reason`` is the provider's own finish reason, if it is known.
+        """
         document = chunk.model_dump(exclude_none=True)
         # `chunk.model` is the requested model.
         for choice in document.get("choices") or ():
             add_annotations(choice.get("delta") or {})
+            if reason is not None and choice.get("finish_reason"):
+                choice["finish_reason"] = reason
         document["model"] = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
         return self._decoder.chunks(document)
 
@@ -63,22 +71,29 @@ def raw_response(stream: Any) -> Any:
 
 
 class Watch:
-    """Whether a stream is whole, which LiteLLM does not pass on.
+    """Whether a stream is whole, and why it ended, which LiteLLM does not pass on.
 
     A stream that was cut off gets the finish reason "stop" from LiteLLM. It keeps all
     chunks that came from the provider, though, and those that it invents are not
-    among them. Of Gemini it gives each chunk a "stop": there the lines themselves
-    are looked at. A Router hides them.
+    among them. Of Gemini it gives each chunk a "stop", and of Anthropic an unknown reason: there the lines themselves
+    are read. A Router hides them.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._lines: _Lines | None = None
         source = getattr(stream, "completion_stream", None)
-        provider = getattr(stream, "custom_llm_provider", None)
+        self._is_gemini = getattr(stream, "custom_llm_provider", None) in GEMINI
         lines = getattr(source, "streaming_response", None)
-        if source is not None and provider in GEMINI and lines is not None:
-            self._lines = source.streaming_response = _Lines(lines)
+        if source is not None and lines is not None and (self._is_gemini or stream.custom_llm_provider == "anthropic"):
+            headers = getattr(stream, "_response_headers", None) or {}
+            content_type = headers.get("llm_provider-content-type", "unknown content type")
+            self._lines = source.streaming_response = _Lines(lines, content_type)
+
+    @property
+    def reason(self) -> str | None:
+        """The finish reason in Anthropic's own word, once it came."""
+        return self._lines.reason if self._lines is not None and not self._is_gemini else None
 
     def is_whole(self) -> bool:
         """Return whether the provider has finished the response, as far as the stream shows it.
@@ -86,7 +101,7 @@ class Watch:
         Raises ``UpstreamError`` for a finish reason of Gemini that means a failure: LiteLLM calls each one "stop" that
         it does not know.
         """
-        if self._lines is not None:
+        if self._lines is not None and self._is_gemini:
             return finish_reason_of(self._lines.reason) is not None
         if getattr(self._stream, "fallback_headers_adopted", False):
             return True  # another deployment took over inside of the Router; nothing of its stream is seen
@@ -94,18 +109,29 @@ class Watch:
 
 
 class _Lines:
-    """The lines of Gemini's stream, on their way to LiteLLM."""
+    """The lines of Gemini's or Anthropic's stream, on their way to LiteLLM.
 
-    def __init__(self, lines: Any) -> None:
+    LiteLLM loses errors in them, and whole responses instead of a stream. Iteration raises ``UpstreamError``.
+    """
+
+    def __init__(self, lines: Any, content_type: str) -> None:
         self._lines = lines
+        self._content_type = content_type
         self.reason: str | None = None
         """The reason to finish, once one came and all lines before it were JSON."""
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        broken = False
+        broken = has_events = False
+        text: list[str] = []
+        """Lines of a response that is not an event stream."""
         async for line in self._lines:
             if line.startswith(":"):
                 continue  # LiteLLM takes a comment for the start of a document, and then loses the response
+            line = line.removeprefix("\ufeff")
+            has_events = has_events or line.startswith(FIELDS)
+            if not has_events:
+                text.append(line)
+                continue
             data = line.removeprefix("data:").strip()
             if data.startswith("{"):
                 try:
@@ -113,8 +139,24 @@ class _Lines:
                 except ValueError:
                     broken = True
                 else:
-                    self.reason = None if broken else self.reason or gemini_reason(chunk)
+                    self._read(chunk)
+                    self.reason = None if broken else self.reason
             yield line
+        if not has_events:
+            async for document in read_documents(_bytes_of(text), self._content_type):
+                if not isinstance(document, dict) or "candidates" not in document:
+                    raise error_from_document(document, content_type=self._content_type)
+                self._read(document)
+                yield json.dumps(document)
+
+    def _read(self, chunk: dict[str, Any]) -> None:
+        if chunk.get("error"):
+            raise error_from_document(chunk, content_type=self._content_type)
+        self.reason = self.reason or gemini_reason(chunk) or (chunk.get("delta") or {}).get("stop_reason")
+
+
+async def _bytes_of(lines: list[str]) -> AsyncIterator[bytes]:
+    yield "\n".join(lines).encode(errors="replace")
 
 
 def gemini_reason(chunk: dict[str, Any]) -> str | None:
