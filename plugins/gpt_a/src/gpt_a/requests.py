@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from gpt_a.native import COMPLETIONS, RESPONSES
-from gpt_a.responses_body import response_body
+from gpt_a.responses_body import is_own_reasoning, response_body
 from handler_host.chat import (
     TOOL_MEDIA,
+    AssistantMessage,
     AudioPart,
     ChatRequest,
     FilePart,
@@ -91,6 +92,9 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
                 ignored.append(name)
             setattr(request, name, None)
     if path == RESPONSES:
+        messages = [message for message in request.messages if isinstance(message, AssistantMessage)]
+        if not all(is_own_reasoning(part) for message in messages for part in message.reasoning or ()):
+            ignored.append("messages[].reasoning")
         return Body(path, response_body(request, model), ignored)
     _check_files(request)
     if request.max_tokens is not None and (is_openai or _REASONS.match(model)):

@@ -15,6 +15,7 @@ from handler_host.chat import (
     JsonSchemaFormat,
     Message,
     NamedToolChoice,
+    ReasoningPart,
     TextPart,
     ToolMessage,
     UserMessage,
@@ -89,6 +90,11 @@ def count_body(request: ChatRequest, model: str) -> Json:
     return body
 
 
+def is_own_reasoning(part: ReasoningPart) -> bool:
+    """Return whether OpenAI takes a reasoning: it has encrypted it."""
+    return part.format == FORMAT and part.encrypted is not None
+
+
 def _items(message: Message, place: str) -> Iterator[Json]:
     """Yield the items of a message: the text of a response and each of its calls are items of their own."""
     if isinstance(message, ToolMessage):
@@ -98,7 +104,7 @@ def _items(message: Message, place: str) -> Iterator[Json]:
         yield {"role": "user", "content": _content(message.content, place)}
     elif isinstance(message, AssistantMessage):
         for part in message.reasoning or ():
-            if part.format == FORMAT and part.encrypted is not None:
+            if is_own_reasoning(part):
                 summary = [{"type": "summary_text", "text": part.text}] if part.text else []
                 yield {"type": "reasoning", "summary": summary, "encrypted_content": part.encrypted}
         text = content_text(message.content) or message.refusal
