@@ -301,7 +301,7 @@ class TestOpenAIsResponses:
         foreign = {"type": "reasoning", "text": "Hm", "signature": "s", "format": "anthropic"}
         assistant = {"role": "assistant", "content": [foreign, *response["content"]]}
         response = worker.dispatch("chat", {**request, "messages": [*HI["messages"], assistant, result], "seed": 1})
-        assert (response["finish_reason"], response["ignored"]) == ("length", ["seed"])
+        assert (response["finish_reason"], response["ignored"]) == ("length", ["seed", "messages[].reasoning"])
         assert provider.last_request.body["input"] == [
             {"role": "user", "content": "Hi"},
             {
