@@ -133,5 +133,5 @@ def _part(part: Any, place: str) -> Json:
     if isinstance(part, AudioPart):
         raise InvalidInput(f"{place}: OpenAI's Responses API takes no recordings; leave it out", param=place)
     if not part.file.url.startswith("data:"):
-        return {"type": "input_file", "file_url": part.file.url}
+        return {"type": "input_file", "file_url": part.file.url} | _present(filename=part.file.filename)
     return {"type": "input_file", "filename": part.file.filename or DEFAULT_FILENAME, "file_data": part.file.url}
