@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from handler_host._internal.source_location import in_brackets, line_of, place_of
+from handler_host._internal.source_location import in_brackets, line_of, lines_of, place_in_toml, place_of
 
 TOML = """\
 title = "x"
@@ -59,3 +59,16 @@ class TestPlaceOf:
 )
 def test_line_of_a_toml_key(path: list[str], line: int | None) -> None:
     assert line_of(TOML, path) == line
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        (["config", "model", "type"], "x.toml:3"),
+        (["memory", "estimate", "unit"], "x.toml:5"),
+        (["memory", "other"], "x.toml:4"),
+        (["missing"], "x.toml"),
+    ],
+)
+def test_place_is_that_of_the_innermost_table(path: list[str], place: str) -> None:
+    assert place_in_toml("x.toml", lines_of(TOML), path) == place

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from handler_host._internal.source_location import lines_of
 from handler_host.auth.consumer_file import parse_consumers
 from handler_host.auth.consumers import Consumers
 from handler_host.auth.key_ring import KeyRing
@@ -49,6 +50,23 @@ class TestFind:
         assert consumer.name == "key-1000"
         assert calls[hmac.compare_digest.__name__] <= 1
         assert calls.total() < 10
+
+    def test_a_file_is_searched_for_lines_once_and_only_for_mistakes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        searched: list[str] = []
+
+        def search(text: str) -> dict[tuple[str, ...], int]:
+            searched.append(text)
+            return lines_of(text)
+
+        monkeypatch.setattr("handler_host.auth.consumer_file.lines_of", search)
+        text = "".join(f'[consumers.c{number}]\nhash = "{hash_key(str(number))}"\n' for number in range(3))
+        assert len(parse_consumers(text, "consumers.toml")) == 3
+        assert searched == []
+        with pytest.raises(ConfigError) as error:
+            parse_consumers(text.replace("hash", "hsh"), "consumers.toml")
+        places = [line.partition(": ")[0] for line in error.value.message.splitlines()]
+        assert places == ["consumers.toml:1", "consumers.toml:3", "consumers.toml:5"]
+        assert len(searched) == 1
 
 
 class TestIsActive:

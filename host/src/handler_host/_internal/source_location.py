@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?")
@@ -29,11 +29,16 @@ def in_brackets(place: str) -> str:
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
-    """Return the first line of a TOML text that sets the key ``path`` or opens its table, or None.
+    """Return the first line of a TOML text that sets the key ``path`` or opens its table, or None."""
+    return lines_of(text).get(tuple(path))
+
+
+def lines_of(text: str) -> dict[tuple[str, ...], int]:
+    """Return the first line of each key and table of a TOML text.
 
     Accurate enough for a message: a line inside a multi-line string that looks like a key counts as one.
     """
-    wanted = tuple(path)
+    lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
         header, key = _HEADER.fullmatch(line), _KEY.match(line)
@@ -42,16 +47,20 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
         if header is None and key is None:
             continue
         here = table if key is None else table + _words(key[1])
-        if here[: len(wanted)] == wanted:
-            return number
-    return None
+        for length in range(1, len(here) + 1):
+            lines.setdefault(here[:length], number)
+    return lines
 
 
-def place_in_toml(file: str, text: str, path: Sequence[str]) -> str:
-    """Return ``file:line`` of the key ``path`` or else of the innermost table around it; without either ``file``."""
-    lines = (line_of(text, path[:length]) for length in range(len(path), 0, -1))
-    line = next((line for line in lines if line is not None), None)
-    return file if line is None else f"{file}:{line}"
+def place_in_toml(file: str, lines: Mapping[tuple[str, ...], int], path: Sequence[str]) -> str:
+    """Return ``file:line`` of the key ``path`` or else of the innermost table around it; without either ``file``.
+
+    ``lines`` are those of :func:`lines_of`: a file with many mistakes is searched once.
+    """
+    for length in range(len(path), 0, -1):
+        if (line := lines.get(tuple(path[:length]))) is not None:
+            return f"{file}:{line}"
+    return file
 
 
 def _words(key: str) -> tuple[str, ...]:

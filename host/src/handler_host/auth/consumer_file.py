@@ -18,13 +18,13 @@ from __future__ import annotations
 import datetime
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from handler_host._internal.source_location import place_in_toml
+from handler_host._internal.source_location import lines_of, place_in_toml
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.toml_error import explain_toml_error
 from handler_host.config.policy import Unsupported
@@ -78,26 +78,25 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 def parse_consumers(text: str, where: str) -> dict[str, Entry]:
     """Return the consumers of a file or variable, which may also be JSON; raises :class:`ConfigError`."""
     tables = _tables(text, where)
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     entries: dict[str, Entry] = {}
     hashes: dict[str, str] = {}
     for name, table in tables.items():
-        table_name = f"[consumers.{name if is_name(name) else show(name)}]"
-        place = f"{place_in_toml(where, text, ('consumers', name))}: {table_name}"
         if not is_name(name):
-            problems.append(f"{place}: a name must be {NAME_FORM}")
+            problems.append((name, f"a name must be {NAME_FORM}"))
             continue
         try:
             entry = entries[name] = _entry(table)
         except ValueError as error:
-            problems.append(f"{place}: {error}")
+            problems.append((name, str(error)))
             continue
         for digest, _ in entry.digests():
             first = hashes.setdefault(digest, name)
             if first != name:
-                problems.append(f"{place}: hash: same as that of {first}; each consumer needs a key of its own")
+                problems.append((name, f"hash: same as that of {first}; each consumer needs a key of its own"))
     if problems:
-        raise ConfigError("\n".join(problems))
+        lines = lines_of(text)  # a valid file is not searched for them
+        raise ConfigError("\n".join(f"{_place(where, lines, name)}: {problem}" for name, problem in problems))
     return entries
 
 
@@ -110,6 +109,11 @@ def read_consumers(file: Path) -> dict[str, Entry]:
 def is_name(text: str) -> bool:
     """Return whether a consumer may have this name."""
     return _NAME.fullmatch(text) is not None
+
+
+def _place(where: str, lines: Mapping[tuple[str, ...], int], name: str) -> str:
+    table = f"[consumers.{name if is_name(name) else show(name)}]"
+    return f"{place_in_toml(where, lines, ('consumers', name))}: {table}"
 
 
 def moment(value: object) -> datetime.datetime:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from handler_host._internal import units, versions
-from handler_host._internal.source_location import line_of, place_in_toml
+from handler_host._internal.source_location import line_of, lines_of, place_in_toml
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.toml_error import explain_toml_error
 from handler_host.catalog import settings
@@ -394,4 +394,4 @@ class _Reader:
 
     def _where(self, key: str) -> str:
         """Return file and line of the key, or of the innermost table around it that has a line."""
-        return place_in_toml(self._path, self._text_of_file, key.split("."))
+        return place_in_toml(self._path, lines_of(self._text_of_file), key.split("."))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from handler_host._internal.source_location import place_in_toml
+from handler_host._internal.source_location import lines_of, place_in_toml
 from handler_host._internal.suggestions import did_you_mean, nearest
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, default_data_dir, looks_secret
 from handler_host.config.cross_checks import check_together
@@ -111,6 +111,7 @@ class _Reader:
         self._data_dir: Path | None = None
         self._default_data_dir: Path | None = None
         self._text = ""
+        self._lines: dict[tuple[str, ...], int] = {}
         self._base = Path()
         self._problems: list[str] = []
 
@@ -180,7 +181,8 @@ class _Reader:
 
     def _place(self, path: Sequence[str], origin: Origin) -> str:
         """Return the place of a key for a message; of the file with its line."""
-        return place_in_toml(origin.name, self._text, path) if origin.kind == "file" else str(origin)
+        self._lines = self._lines or lines_of(self._text)
+        return place_in_toml(origin.name, self._lines, path) if origin.kind == "file" else str(origin)
 
     def _add_table(self, place: tuple[str, ...], table: Mapping[str, Any], origin: Origin) -> None:
         for key, value in table.items():
