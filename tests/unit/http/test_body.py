@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import threading
 from unittest import mock
@@ -57,6 +58,18 @@ class TestRead:
         read = asyncio.create_task(BodyReader(ServerConfig()).read_json(request_of(body)))
         assert await count_turns(read) >= 5
         assert await read == b'"' + text.replace(rb"\ud800", rb"\ufffd") * 100_000 + rb'\ufffd"'
+
+    async def test_all_else_than_halves_stays(self) -> None:
+        """As one match for each escape finds them, in any order of escapes."""
+        escape = re.compile(
+            rb"(?s)" + rb"\\(?:%s\\%s|(%s)|.)" % (rb"u[dD][89abAB]..", rb"u[dD][c-fC-F]..", rb"u[dD][89a-fA-F]..")
+        )
+        tokens = (rb"\ud83d", rb"\uDE00", rb"\\", rb"\n", rb"\u00e4", rb"ud83d", b"a" * 101)
+        for length in range(1, 5):
+            for parts in itertools.product(tokens, repeat=length):
+                body = b'"' + b"".join(parts) + rb'\ud800"'
+                expected = escape.sub(lambda match: match[0] if match[1] is None else rb"\ufffd", body)
+                assert await BodyReader(ServerConfig()).read_json(request_of(body)) == expected
 
 
 class TestSearch:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler_host.http.json_structure import MAX_DEPTH, StructureScanner, check_structure
+from handler_host.http.json_structure import COUNT_BYTES, MAX_DEPTH, StructureScanner, check_in_steps, check_structure
 from handler_host.plugin.errors import BodyTooLarge, InvalidInput
 
 TEXTS = st.text(alphabet='ab"\\[]{},\n☃', max_size=8)
@@ -44,6 +44,13 @@ def test_a_document_is_refused_exactly_beyond_the_depth(value: Any, cuts: list[i
     except InvalidInput:
         refused = True
     assert refused == (depth > MAX_DEPTH)
+
+
+def test_brackets_of_a_long_text_are_counted_in_parts() -> None:
+    text = b'"' + b"[" * MAX_DEPTH + b"a" * 3 * COUNT_BYTES + b'"'
+    assert len(list(check_in_steps(text))) == 3
+    with pytest.raises(InvalidInput):
+        check_structure(text + b"[" * (MAX_DEPTH + 1))
 
 
 def test_many_levels_one_after_the_other_are_no_depth() -> None:

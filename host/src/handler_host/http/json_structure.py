@@ -17,6 +17,8 @@ MAX_VALUES = 200_000
 """Most values in a body that the host decodes; a chat of a million tokens has a quarter of it."""
 PART_BYTES = 64 * 1024
 """Bytes to check at a time (below 1 ms; 3 ms for brackets alone)."""
+COUNT_BYTES = 1024 * 1024
+"""Bytes whose brackets to count at a time (1 ms)."""
 
 _DROPPED = bytes(byte for byte in range(256) if byte not in b'"[]{},')
 _STEPS = [0] * 256
@@ -72,7 +74,13 @@ def check_structure(body: bytes, *, max_values: int | None = None) -> None:
 
 def check_in_steps(body: bytes, *, max_values: int | None = None) -> Generator[None]:
     """Check a document as :func:`check_structure` does, one part at each step."""
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH or (max_values is not None and len(body) > 2 * max_values):
+    may_exceed = max_values is not None and len(body) > 2 * max_values
+    opened = 0
+    for start in range(0, 0 if may_exceed else len(body), COUNT_BYTES):
+        if start:
+            yield
+        opened += body.count(b"[", start, start + COUNT_BYTES) + body.count(b"{", start, start + COUNT_BYTES)
+    if may_exceed or opened > MAX_DEPTH:
         scanner = StructureScanner(max_values=max_values)
         for start in range(0, len(body), PART_BYTES):
             scanner.feed(body[start : start + PART_BYTES])
