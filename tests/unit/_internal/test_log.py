@@ -7,7 +7,9 @@ import io
 import json
 import logging
 import math
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -261,6 +263,12 @@ class TestSetup:
         assert "at the level" in only
         assert "gpt_a" in only
         assert only.startswith("{") is (form == "json")
+
+    def test_formats_of_inline_handlers_have_all_fields(self) -> None:
+        logs.setup(LogConfig())
+        record = logging.getLogger("sdk").makeRecord("sdk", logging.INFO, __file__, 1, "text", (), None)
+        fields = logging.Formatter("%(process)d %(processName)s %(thread)d %(threadName)s").format(record)
+        assert fields == f"{os.getpid()} MainProcess {threading.get_ident()} MainThread"
 
     def test_removed_level_is_reset(self) -> None:
         logs.setup(LogConfig(levels={"talker": "debug"}))

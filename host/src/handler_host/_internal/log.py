@@ -70,8 +70,6 @@ def mask_secrets(text: str) -> str:
 
 def setup(settings: LogSettings) -> None:
     """Send the log of this process to standard error, with the format and levels of ``settings``."""
-    # No format shows them, and each request has a record.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
