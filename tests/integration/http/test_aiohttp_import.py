@@ -24,6 +24,13 @@ def test_first_name_of_the_client_adds_all_names() -> None:
     assert run(PROGRAM + "aiohttp.ClientSession\n" + NAMES) == run("import aiohttp.web\n" + NAMES)
 
 
+def test_version_and_modules_do_not_import_the_client() -> None:
+    rest = (
+        "import aiohttp.hdrs; print(bool(aiohttp.__version__), aiohttp.web.__name__, 'aiohttp.client' in sys.modules)"
+    )
+    assert run(PROGRAM + rest) == "True aiohttp.web False"
+
+
 def test_threads_wait_for_the_first_name() -> None:
     rest = """
 from concurrent.futures import ThreadPoolExecutor

@@ -26,7 +26,7 @@ _completing = threading.RLock()
 class _PackageWithoutClient(ModuleType):
     """The package ``aiohttp`` until one of the names is used that its ``__init__`` defines.
 
-    Modules of the package are imported as usual, and do not count. An inline handler may use a name in any thread.
+    The version and modules of the package are there without it. An inline handler may use a name in any thread.
     """
 
     def __getattr__(self, name: str) -> Any:
