@@ -169,9 +169,13 @@ def _find_file_flaws(config: Config, environ: Mapping[str, str]) -> list[FileFla
 
 def _clear_environ(config: Config) -> None:
     """Remove from this process what workers do not get either, unless plugins run in it and may read it."""
-    isolations = [config.defaults.isolation, *(keys.get("isolation") for keys in config.handlers.values())]
-    if "inline" not in isolations:
+    if not _has_inline_handlers(config):
         clear_environ(is_kept_variable)
+
+
+def _has_inline_handlers(config: Config) -> bool:
+    isolations = [config.defaults.isolation, *(keys.get("isolation") for keys in config.handlers.values())]
+    return "inline" in isolations
 
 
 async def _serve(
@@ -182,7 +186,8 @@ async def _serve(
     reload_config: ConfigReloader,
 ) -> int:
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(start_threads())
+    if not _has_inline_handlers(config):  # their functions run in asyncio's threads, and may occupy all of these
+        loop.set_default_executor(start_threads())
     limit_accept_errors(loop)
     async with host as (supervisor, url):
         _clear_environ(config)

@@ -16,8 +16,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from handler_host._internal.threads import THREADS
 from tests.integration.http.serving import events
-from tests.support import LIMIT, Control, children_of, gone, install_puppet, until, within
+from tests.support import LIMIT, Control, children_of, gone, install_plugin, install_puppet, until, within
 
 PROGRAM = """
 import os, sys
@@ -29,6 +30,19 @@ try:
     sys.exit(run(load_config(Path(sys.argv[1]), os.environ).config))
 except ConfigError as error:
     sys.exit(error.message)
+"""
+
+MEETING = f"""
+import threading
+from handler_host.plugin import operation
+
+class Handler:
+    barrier = threading.Barrier({THREADS + 1})
+
+    @operation
+    def meet(self, request: dict) -> dict:
+        self.barrier.wait(20)
+        return {{}}
 """
 
 
@@ -269,6 +283,19 @@ async def test_the_port_of_the_platform_is_used(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     async with ready(tmp_path, "[server]", environment={"PORT": str(port)}) as host:
         assert host.url == f"http://127.0.0.1:{port}"
+
+
+async def test_functions_of_inline_handlers_wait_for_each_other(tmp_path: Path) -> None:
+    """They run in the threads of the host's event loop: as many as asyncio has, not only those that the host needs."""
+    install_plugin(tmp_path, "meeting", MEETING)
+    lines = ("[server]", "port = 0", "[handlers.meeting]", 'isolation = "inline"')
+    async with ready(tmp_path, *lines) as host, aiohttp.ClientSession() as session:
+
+        async def post() -> int:
+            async with session.post(f"{host.url}/v1/handlers/meeting/meet", json={}) as response:
+                return response.status
+
+        assert await within(asyncio.gather(*(post() for _ in range(THREADS + 1)))) == [200] * (THREADS + 1)
 
 
 async def test_case_39_at_the_limit_of_processes_it_does_not_start(tmp_path: Path, few_processes: Path) -> None:
