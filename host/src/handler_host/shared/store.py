@@ -14,7 +14,6 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -272,6 +271,8 @@ class SharedStore:
             self._retry_at = now + RETRY_AFTER_S  # concurrent requests do not wait for this try
         try:
             async with asyncio.timeout(self._timeout_s):
+                if is_retry:  # after a failover idle connections lead to a replica, and new ones to the primary
+                    await self._client.connection_pool.disconnect(inuse_connections=False)
                 result = await work()
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             self._count_result("failed")
@@ -279,7 +280,6 @@ class SharedStore:
             if self._retry_at is None:
                 log.warning("%s: %s; %s", self.address, reason, self._when_away)
             self._retry_at = time.monotonic() + RETRY_AFTER_S
-            await self._disconnect_idle()
             raise StoreUnavailable(reason) from None
         self._count_result("ok")
         # Not by a call that was in flight when another one failed: a slow server would fill the log.
@@ -287,11 +287,6 @@ class SharedStore:
             self._retry_at = None
             log.warning("%s responds again; limits are shared", self.address)
         return result
-
-    async def _disconnect_idle(self) -> None:
-        """Close the idle connections: after a failover they lead to a replica, and new ones to the primary."""
-        with suppress(exceptions.RedisError, OSError):
-            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _describe(self, error: Exception) -> str:
         """Return the reason and the remedy; the URL, which may have a password, is not part of it."""
