@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -89,15 +89,19 @@ class MemorySampler:
         want of a figure. After :meth:`close`, too: an admin request may arrive while the host ends.
         """
         if self._is_closed:
-            return self._latest
+            return self._latest_of(workers)
         try:
             self._latest = await self.run(lambda: _read(self._config, fork_servers, workers, drivers))
         except OSError as error:
             log.warning("memory cannot be measured: %s", error)
-            known = {key: memory for key, memory in self._latest.workers.items() if key in workers}
-            return msgspec.structs.replace(self._latest, workers=known)
+            return self._latest_of(workers)
         self.limit = self._latest.limit
         return self._latest
+
+    def _latest_of(self, workers: Container[Key]) -> Reading:
+        """Return the latest reading, without workers that have ended since."""
+        known = {key: memory for key, memory in self._latest.workers.items() if key in workers}
+        return msgspec.structs.replace(self._latest, workers=known)
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Return the result of ``work``, run after the readings requested before."""
