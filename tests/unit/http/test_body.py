@@ -65,11 +65,9 @@ class TestRead:
             rb"(?s)" + rb"\\(?:%s\\%s|(%s)|.)" % (rb"u[dD][89abAB]..", rb"u[dD][c-fC-F]..", rb"u[dD][89a-fA-F]..")
         )
         tokens = (rb"\ud83d", rb"\uDE00", rb"\\", rb"\n", rb"\u00e4", rb"ud83d", b"a" * 101)
-        for length in range(1, 5):
-            for parts in itertools.product(tokens, repeat=length):
-                body = b'"' + b"".join(parts) + rb'\ud800"'
-                expected = escape.sub(lambda match: match[0] if match[1] is None else rb"\ufffd", body)
-                assert await BodyReader(ServerConfig()).read_json(request_of(body)) == expected
+        body = b'"' + b"a".join(map(b"".join, itertools.product(tokens, repeat=4))) + rb'\ud800"'
+        expected = escape.sub(lambda match: match[0] if match[1] is None else rb"\ufffd", body)
+        assert await BodyReader(ServerConfig()).read_json(request_of(body)) == expected
 
 
 class TestSearch:
