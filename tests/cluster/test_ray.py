@@ -250,7 +250,7 @@ async def test_a_wrong_token_and_a_missing_cluster_are_one_message(tmp_path: Pat
         assert f"{cluster.host}:1" in error.message
 
 
-async def test_handlers_come_back_with_a_head_that_died(tmp_path: Path, cluster: RayCluster) -> None:
+async def test_handlers_come_back_with_a_new_head(tmp_path: Path, cluster: RayCluster) -> None:
     """The last test: it replaces the cluster."""
     async with ray_host(tmp_path, cluster, wait=WAIT) as host:
         pid = (await host.ask(timeout=WAIT))["pid"]

@@ -139,7 +139,7 @@ async def test_no_setting_of_a_handler_reaches_a_consumer_or_the_log(
     assert not [line for line in lines if "sk-of-the-operator" in line]
 
 
-async def test_the_openapi_document_names_the_key_of_consumers_files(root: Path) -> None:
+async def test_openapi_names_the_key_of_hosts_with_a_consumers_file(root: Path) -> None:
     """Not only that of a host whose keys are in the environment."""
     file = root / "consumers.toml"
     file.write_text(CONSUMER)

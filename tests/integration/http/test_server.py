@@ -258,7 +258,7 @@ async def test_the_server_imports_nothing_that_it_can_do_without(module: str) ->
     assert not heavy & (set(out.decode().split()) - set(already.decode().split()))
 
 
-async def test_sigterm_serves_for_the_delay_and_closes_connections(tmp_path: Path) -> None:
+async def test_after_sigterm_the_host_serves_for_the_delay(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     lines = ("[server]", "port = 0", "shutdown_delay = 60")
     async with ready(tmp_path, *lines) as host, aiohttp.ClientSession() as session:

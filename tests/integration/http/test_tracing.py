@@ -173,7 +173,7 @@ async def test_without_tracing_opentelemetry_is_not_imported() -> None:
     assert await within(process.wait()) == 0
 
 
-async def test_the_exporter_gets_all_spans_before_the_end(tmp_path: Path) -> None:
+async def test_the_exporter_gets_all_spans_before_the_host_ends(tmp_path: Path) -> None:
     """Given that of OpenTelemetry which prints to standard output."""
     install_plugin(tmp_path, "traced", TRACED)
     lines = ("[server]", "port = 0", "[tracing]", "enabled = true", 'exporter = "console"')

@@ -134,7 +134,7 @@ def test_a_star_import_of_the_package_itself_binds_nothing(workshop: Workshop) -
         "__all__, other = ['a', 'b'], 1\n",
     ],
 )
-def test_a_star_import_binds_a_list_that_the_run_decides(workshop: Workshop, names: str) -> None:
+def test_a_star_import_binds_names_known_only_at_run_time(workshop: Workshop, names: str) -> None:
     output = workshop.both(
         {
             "pkg/__init__.py": "from .names import *\ndef use(): return a, b\n",
@@ -276,7 +276,7 @@ def test_a_late_import_raises_the_same_error_with_its_place(workshop: Workshop) 
     assert workshop.run(probe, lazy=True) == f"LookupError('no such luck') {note}\n" * 4
 
 
-def test_a_key_error_of_a_late_import_stays_a_key_error(workshop: Workshop) -> None:
+def test_a_key_error_of_a_late_import_is_an_import_error(workshop: Workshop) -> None:
     workshop.write(
         {
             "pkg/__init__.py": "from .broken import thing\ndef use(): return thing\n",

@@ -497,7 +497,7 @@ def test_a_chat_that_openai_takes_in_its_responses_only_is_translated(
     assert (status, REFUSAL in json.loads(data)["error"]["message"]) == (400, True)
 
 
-def test_litellm_gets_a_chat_for_another_protocol(host: HostUnderTest, provider: Provider) -> None:
+def test_litellm_translates_a_chat_for_another_protocol(host: HostUnderTest, provider: Provider) -> None:
     content = {
         "candidates": [{"content": {"role": "model", "parts": [{"text": "Hi!"}]}, "finishReason": "STOP"}],
         "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},

@@ -171,7 +171,7 @@ def test_cookie_key_is_not_derived_from_the_token_hash() -> None:
         assert Sessions(KEY).find(forged) is None, forged
 
 
-async def test_a_session_holds_on_each_host_until_signing_out(tmp_path: Path) -> None:
+async def test_a_session_holds_on_all_hosts_and_ends_on_one(tmp_path: Path) -> None:
     config = configured(tmp_path)
     async with (
         serving(config, session_key=KEY) as (_, first),

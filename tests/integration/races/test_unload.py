@@ -284,7 +284,7 @@ async def test_case_13_and_16_an_unload_waits_for_the_exit_notice(tmp_path: Path
         assert receipt.generation == 1
 
 
-async def test_case_17_ignoring_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
+async def test_case_17_a_worker_ignoring_sigterm_is_killed(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = tell_at("deaf block", tmp_path)
     async with supervisor_harness(tmp_path, handlers=handlers, policy={"stop_grace": 0.1}) as host:

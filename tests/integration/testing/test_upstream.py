@@ -137,7 +137,7 @@ def test_googles_sdk_reads_answers_whole_and_streamed(gemini: genai.Client, upst
     assert gemini.models.count_tokens(model="m", contents="Hi there").total_tokens == 2
 
 
-def test_googles_former_sdk_reads_the_array(upstream: Upstream) -> None:
+def test_googles_former_sdk_reads_a_streamed_array(upstream: Upstream) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it announces its end at every import
         import google.generativeai

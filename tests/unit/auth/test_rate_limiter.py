@@ -13,7 +13,7 @@ from handler_host.auth.rate_limiter import RateLimiter
 
 
 class TestCountRequest:
-    def test_no_minute_has_more_than_any_limit_allows(self) -> None:
+    def test_no_minute_exceeds_the_limit_even_after_a_change(self) -> None:
         limiter = RateLimiter()
         assert [limiter.count_request(3, now) for now in (0.0, 10.0, 20.0)] == [0.0, 0.0, 0.0]
         assert limiter.count_request(3, 30.0) == 30.0

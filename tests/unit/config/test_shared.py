@@ -36,7 +36,7 @@ def test_url_that_is_invalid_is_not_shown(url: str) -> None:
     assert "the-word" not in error.value.message
 
 
-def test_password_belongs_in_the_environment(tmp_path: Path) -> None:
+def test_password_in_a_file_is_refused_and_never_shown(tmp_path: Path) -> None:
     file = tmp_path / "host.toml"
     file.write_text('[shared]\nurl = "redis://:the-word@redis"\n')
     with pytest.raises(ConfigError, match=r"contains a password; set the URL in HANDLER_HOST_SHARED__URL") as error:

@@ -103,7 +103,7 @@ def test_tools_beside_reasoning_go_to_openais_responses(
 
 
 @pytest.mark.parametrize("field", [{"stop": ["x"]}, {"n": 2}, {"logprobs": True}])
-def test_a_field_of_chat_completions_only_stays_there(field: dict[str, Any]) -> None:
+def test_a_field_of_completions_only_turns_reasoning_off(field: dict[str, Any]) -> None:
     body = request_body(with_tools({"effort": "high"}, **field), "gpt-5.5", is_openai=True)
     assert (body.path, body.content["reasoning_effort"], body.ignored) == ("/chat/completions", "none", ["reasoning"])
 
