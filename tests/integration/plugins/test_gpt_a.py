@@ -368,3 +368,13 @@ class TestOpenAIsResponses:
         first, *later = [sent.body["reasoning"] for sent in provider.requests]
         assert (first, later) == ({"effort": "high", "summary": "auto"}, [{"effort": "high"}] * 2)
         worker.unload()  # the handler remembers the refusal
+
+    def test_a_summary_that_one_model_lacks(self, at_openai: tuple[WorkerUnderTest, Upstream]) -> None:
+        """It is left out of this request only, not of those of other clients."""
+        worker, provider = at_openai
+        provider.reset()
+        words = "Unsupported value: 'concise' is not supported with the 'gpt-5.5' model."
+        provider.respond_with(Status(400, words, param="reasoning.summary", code="unsupported_value"), Reply())
+        for summary in ("concise", "auto"):
+            worker.dispatch("chat", {**HI, "tools": [TOOL], "reasoning": {"effort": "high", "summary": summary}})
+        assert [sent.body["reasoning"].get("summary") for sent in provider.requests] == ["concise", None, "auto"]

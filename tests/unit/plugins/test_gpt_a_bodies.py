@@ -110,9 +110,11 @@ def test_a_field_of_completions_only_turns_reasoning_off(field: dict[str, Any]) 
 
 @pytest.mark.parametrize("model", ["gpt-5.1-codex-max", "gpt-5.4-pro", "o3-pro-2025-06-10", "codex-mini-latest"])
 def test_models_without_chat_completions(model: str) -> None:
-    chat = {"role": "user", "content": "Hi"}
-    assert request_body(request(chat), model, is_openai=True).path == "/responses"
-    assert request_body(request(chat), model, is_openai=False).path == "/chat/completions"
+    chat = msgspec.convert({"messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5}, ChatRequest)
+    assert request_body(chat, model, is_openai=False).path == "/chat/completions"
+    chat.temperature = 0.5
+    body = request_body(chat, model, is_openai=True)
+    assert (body.path, body.ignored) == ("/responses", ["temperature"])
 
 
 @pytest.mark.parametrize(

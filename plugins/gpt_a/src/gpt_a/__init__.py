@@ -123,7 +123,8 @@ class GptA(NativeOpenAI, ChatHandler):
         except UpstreamBadRequest as error:
             if error.param != SUMMARY or not body.leave_out_summary():
                 raise
-            self._has_summaries = False
+            if "organization" in error.message:  # else a model lacks the word: "Unsupported value: 'concise' ..."
+                self._has_summaries = False
             yield IgnoredChunk(fields=[SUMMARY])
             async for chunk in run():
                 yield chunk

@@ -86,7 +86,7 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
     """Return the body for ``model``; ``is_openai``: the server is OpenAI's own, not a compatible one."""
     path = route_of(request, model, is_openai=is_openai)
     ignored = [*_adapt_reasoning(request, model, path, is_openai=is_openai), *flatten_tool_schemas(request)]
-    if _REASONS.match(model):
+    if path == RESPONSES or _REASONS.match(model):
         for name in ("temperature", "top_p"):
             if getattr(request, name) not in (None, 1):
                 ignored.append(name)

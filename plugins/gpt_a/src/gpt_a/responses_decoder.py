@@ -81,7 +81,7 @@ class ResponseDecoder:
         if event.type == "error":
             raise error_from_document(document, content_type=self._content_type)
         if event.type == "response.failed":
-            raise error_from_document(document["response"], content_type=self._content_type)
+            raise error_from_document(document.get("response") or document, content_type=self._content_type)
         chunks = self._content(event)
         # With the first content and not before it: until then the call can be retried.
         if chunks and self._model:
@@ -118,6 +118,6 @@ class ResponseDecoder:
                 self._model = model
             case _Event(type="response.completed" | "response.incomplete", response=_Response() as response):
                 details = response.incomplete_details
-                self._finish = details.reason if details is not None else "stop"
+                self._finish = details.reason if details is not None else event.type.removeprefix("response.")
                 self._usage = usage_from(response.usage)
         return []
