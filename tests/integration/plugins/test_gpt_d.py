@@ -283,6 +283,22 @@ def test_pause_of_a_streamed_turn_is_not_its_end(
     assert (response.text, response.finish_reason) == ("Hello", expected)
 
 
+@pytest.mark.parametrize("model", ["claude-sonnet-4-20250514", "claude-sonnet-4-5"])
+def test_a_response_with_a_schema_ends_with_stop(worker: WorkerUnderTest, provider: Upstream, model: str) -> None:
+    """Of older models of Anthropic LiteLLM gets it by a tool of its own, whose call it makes a text."""
+    call = ScriptedToolCall("json_tool_call", {"city": "Paris"})
+    is_tool = model == "claude-sonnet-4-20250514"
+    provider.respond_with(
+        Reply((), finish="tool_calls", calls=(call,)) if is_tool else Reply(('{"city": ', '"Paris"}'))
+    )
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    fields: dict[str, Any] = {"model": f"anthropic/{model}", "response_format": form}
+    for response in (worker.chat("Hi", **fields), accumulate(worker.chat_chunks("Hi", **fields))):
+        assert (json.loads(response.text or ""), response.finish_reason) == ({"city": "Paris"}, "stop")
+    assert [tool.get("name") for tool in provider.last_request.body.get("tools", ())] == [call.name] * is_tool
+
+
 WORDS = "out of cheese"
 
 
@@ -739,3 +755,17 @@ def test_openai_itself_gets_tools_without_reasoning(monkeypatch: pytest.MonkeyPa
             assert worker.dispatch("chat", {**body, "reasoning": {"effort": "high"}})["ignored"] == ["reasoning"]
             assert "ignored" not in worker.dispatch("chat", body)
         assert [request.body["reasoning_effort"] for request in proxy.requests] == ["none"] * 2
+
+
+def test_a_deployment_of_another_provider_is_not_at_openai() -> None:
+    """It has no address of its own, and the model's server is not OpenAI's."""
+    with Upstream().run() as upstream:
+        claude = {"name": "both", "model": MODELS["anthropic"]}
+        settings = {
+            "deployments": [deployment("both", "openai/gpt-5.5", upstream), claude],
+            "api_base": {"anthropic": upstream.url},
+            "retries": 0,
+        }
+        with worker_under_test("gpt_d", settings, secrets=SECRETS) as worker:
+            body = {**HI, "model": "both", "tools": [TOOL], "reasoning": {"effort": "high"}}
+            assert "ignored" not in worker.dispatch("chat", body)

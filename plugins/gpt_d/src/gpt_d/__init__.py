@@ -348,7 +348,8 @@ class GptD(NativeLiteLLM, ChatHandler):
         from litellm.llms.openai.chat.gpt_5_transformation import OpenAIGPT5Config
 
         default = self._settings.api_base.get("openai")
-        bases = [deployment.api_base or default for deployment in self._groups.get(model, ())] or [default]
+        own = [deployment for deployment in self._groups.get(model, ()) if deployment.model == name]
+        bases = [deployment.api_base or default for deployment in own] or [default]
         return OpenAIGPT5Config.is_model_gpt_5_4_plus_model(name) and any(map(is_openai, bases))
 
 

@@ -30,14 +30,22 @@ class ChunkDecoder:
         # `chunk.model` is the requested model.
         for choice in document.get("choices") or ():
             add_annotations(choice.get("delta") or {})
-            if reason is not None and choice.get("finish_reason"):
-                choice["finish_reason"] = reason
+            if choice.get("finish_reason"):
+                choice["finish_reason"] = finish_of(reason, choice["finish_reason"])
         document["model"] = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
         return self._decoder.chunks(document)
 
     def last(self) -> list[ChatChunk]:
         """Return the chunks for the end of the stream."""
         return self._decoder.last()
+
+
+def finish_of(reason: str | None, theirs: str | None) -> str | None:
+    """Return the provider's own finish reason; ``theirs`` is LiteLLM's.
+
+    A call of LiteLLM's own tool, which it adds for a JSON schema, is text for the client.
+    """
+    return theirs if not reason or reason == "tool_use" else reason
 
 
 def add_annotations(message: dict[str, Any]) -> None:

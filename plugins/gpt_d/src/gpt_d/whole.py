@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpt_d.chunks import add_annotations, gemini_reason
+from gpt_d.chunks import add_annotations, finish_of, gemini_reason
 from handler_host.chat import ChatChunk, CompletionDecoder, FinishChunk, raise_truncated
 from handler_host.plugin import HostError, UpstreamBadRequest, UpstreamError, error_from_document, find_error
 
@@ -93,7 +93,7 @@ def chunks_of(response: Any, document: dict[str, Any], body: Mapping[str, Any]) 
     for choice in whole["choices"]:
         add_annotations(choice["message"])
     for choice, reason in zip(whole["choices"], _finish_reasons(document), strict=False):
-        choice["finish_reason"] = reason or choice.get("finish_reason")
+        choice["finish_reason"] = finish_of(reason, choice.get("finish_reason"))
     # Anthropic's own field, which LiteLLM drops, as the field of vLLM.
     first["stop_reason"] = document.get("stop_sequence")
     return _decode(whole, body)
