@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import openai
 import pytest
 
 from handler_host.plugin.errors import HandlerFault, InvalidInput
-from handler_host.testing import HostFactory, Reply, Status, Upstream, WorkerFactory
+from handler_host.testing import HostFactory, Reply, Status, Upstream, WorkerFactory, processes
+from handler_host.testing.loop_thread import TIMEOUT_S, LoopThread
 from tests.support import gone, install_plugin, install_puppet
 
 pytest_plugins = ["handler_host.testing.fixtures"]
@@ -31,6 +33,26 @@ def test_a_worker_answers_streams_and_goes(worker: WorkerFactory, tmp_path: Path
     assert puppet.unload().generation == 1
     assert gone(response["pid"])
     assert puppet.activate().generation == 2
+
+
+def test_an_activation_may_take_as_long_as_the_host_allows(
+    worker: WorkerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest of gpt_d allows 120 s, and the harness waited for 60."""
+    limits: list[float] = []
+
+    class Recorder(LoopThread):
+        def run(self, work: Coroutine[Any, Any, Any], timeout_s: float = TIMEOUT_S) -> Any:
+            limits.append(timeout_s)
+            return super().run(work, timeout_s)
+
+    monkeypatch.setattr(processes, "LoopThread", Recorder)
+    install_puppet(tmp_path)
+    puppet = worker("puppet", roots=[tmp_path], policy={"activate_timeout": 200.0})
+    puppet.activate()
+    puppet.dispatch("echo", {}, timeout=7)
+    next(puppet.dispatch_stream("stream", {"steps": ["", ""]}))
+    assert limits[:3] == [260.0, 267.0, 260.0]
 
 
 def test_two_workers_and_their_settings_are_apart(worker: WorkerFactory, tmp_path: Path) -> None:

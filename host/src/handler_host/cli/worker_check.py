@@ -21,7 +21,6 @@ from handler_host.cli.findings import Finding, Level, join_words
 from handler_host.cli.package_check import DUMMY_SECRET
 from handler_host.cli.progress import show_progress
 from handler_host.plugin.errors import HostError
-from handler_host.testing.loop_thread import TIMEOUT_S
 from handler_host.testing.probe import PROBE_TIMEOUT_S, ProbeReport, ProbeSpec
 from handler_host.testing.processes import worker_under_test
 from handler_host.testing.script import ProtocolName
@@ -166,7 +165,7 @@ def check_worker(
             yield Finding(Level.PROBLEM, entry.name, f"activation failed: {error.message}")
             return
         except TimeoutError:
-            yield Finding(Level.PROBLEM, entry.name, f"activation failed: it did not end within {TIMEOUT_S:g} s")
+            yield Finding(Level.PROBLEM, entry.name, "activation failed: it did not end within activate_timeout")
             return
         pss = worker.pss()
     text = f"active after {receipt.activate_seconds:.2f} s with {format_size(pss)} (PSS)"

@@ -216,6 +216,10 @@ class Supervisor:
         """Raise ``UnknownHandler`` unless there is a handler of this name."""
         self._registry.get(name)
 
+    def activate_timeout(self, name: str) -> float:
+        """Return the longest time of a handler's activation, in seconds; raises ``UnknownHandler``."""
+        return self._registry.get(name).policy.activate_timeout
+
     def status(self, name: str) -> HandlerStatus:
         """Return the status of one handler; raises ``UnknownHandler``."""
         return self._status(self._registry.get(name))

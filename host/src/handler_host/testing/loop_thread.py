@@ -67,10 +67,13 @@ class LoopThread:
             self._loop.call_soon_threadsafe(leave.set)
             holder.result(TIMEOUT_S)
 
-    def iterate(self, source: AsyncIterator[Result]) -> Generator[Result, None, None]:
-        """Yield the items of an asynchronous generator; closing the iterator closes the generator."""
+    def iterate(self, source: AsyncIterator[Result], timeout_s: float = TIMEOUT_S) -> Generator[Result, None, None]:
+        """Yield the items of an asynchronous generator; closing the iterator closes the generator.
+
+        Raises ``TimeoutError`` for an item that takes longer than ``timeout_s``.
+        """
         try:
-            while (item := self.run(_next(source))) is not _END:
+            while (item := self.run(_next(source), timeout_s)) is not _END:
                 yield item
         finally:
             close = getattr(source, "aclose", None)

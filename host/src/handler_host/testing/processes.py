@@ -60,7 +60,8 @@ class WorkerUnderTest:
 
     def activate(self) -> LoadReceipt:
         """Activate the handler; return when it is ready."""
-        return self._thread.run(self._supervisor.load(self.name))
+        limit_s = self._limit_s()
+        return self._thread.run(self._supervisor.load(self.name), limit_s)
 
     def unload(self) -> UnloadReceipt:
         """Unload the handler; return when its process is gone."""
@@ -68,11 +69,12 @@ class WorkerUnderTest:
 
     def dispatch(self, operation: str, request: object, *, timeout: float = TIMEOUT_S) -> Any:
         """Run an operation and return its response; ``timeout`` is the deadline of the dispatch, in seconds."""
-        return self._thread.run(self._dispatch(operation, request, timeout), timeout + TIMEOUT_S)
+        limit_s = self._limit_s() + timeout
+        return self._thread.run(self._dispatch(operation, request, timeout), limit_s)
 
     def dispatch_stream(self, operation: str, request: object) -> Generator[Any, None, None]:
         """Run an operation and yield its chunks; closing the iterator is what a client does that disconnects."""
-        return self._thread.iterate(self._dispatch_stream(operation, request))
+        return self._thread.iterate(self._dispatch_stream(operation, request), self._limit_s())
 
     def start_dispatch(self, operation: str, request: object, *, timeout: float = TIMEOUT_S) -> Future[Any]:
         """Start an operation; ``result(30)`` of the future is its response, ``cancel()`` disconnects."""
@@ -102,6 +104,10 @@ class WorkerUnderTest:
     def wait_until(self, condition: Callable[[HandlerStatus], bool]) -> None:
         """Wait until the handler's status meets a condition; raises ``TimeoutError`` after a minute."""
         self._thread.run(self._wait_until(condition))
+
+    def _limit_s(self) -> float:
+        """Return the seconds for a call that may activate the handler: more than the host itself gives it."""
+        return self._supervisor.activate_timeout(self.name) + TIMEOUT_S
 
     async def _wait_until(self, condition: Callable[[HandlerStatus], bool]) -> None:
         while not condition(self.status):  # noqa: ASYNC110 - not every change of the status has an event
