@@ -36,15 +36,17 @@ def failures(name: str, handler: str) -> dict[str, str]:
 
 
 def save(name: str, version: str, handler: str, columns: dict[str, str]) -> None:
-    """Write the result of a pair, and add the pair to those that have passed."""
+    """Write the result of a pair, and add the pair to those that have passed, or remove it from them."""
     clients = read()
     result = clients.setdefault(name, {"pairs": {}})
     result["version"] = version
     result["pairs"][handler] = {"columns": columns, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
     RESULTS.write_text(json.dumps(clients, indent=2, sort_keys=True) + "\n")
+    passed = read_passed() - {(name, handler)}
     if not failures(name, handler):
-        PASSED.parent.mkdir(parents=True, exist_ok=True)
-        PASSED.write_text(json.dumps({"state": _state(), "pairs": sorted({*read_passed(), (name, handler)})}))
+        passed.add((name, handler))
+    PASSED.parent.mkdir(parents=True, exist_ok=True)
+    PASSED.write_text(json.dumps({"state": _state(), "pairs": sorted(passed)}))
 
 
 def read_passed() -> set[tuple[str, str]]:

@@ -104,17 +104,20 @@ def run(pairs: Sequence[Pair], jobs: int, keep: Path | None) -> None:
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(jobs) as pool:
         hosts = HostPool(stack)
         runs = {pool.submit(pair.run, hosts, keep): pair for pair in pairs}
-        for number, done in enumerate(as_completed(runs), 1):
-            pair = runs[done]
-            try:
-                columns, seconds = done.result()
-            except Exception as error:  # noqa: BLE001 - such as a host that did not start: the others are run
-                columns, seconds = {"plain": f"{type(error).__name__}: {error}"[:300]}, 0.0
-            installed = version(pair.client.package, ENVIRONMENT / pair.client.environment)
-            results.save(pair.client.name, installed, pair.handler, columns)
-            failed = results.failures(pair.client.name, pair.handler)
-            outcome = f"fails: {failed}" if failed else "ok"
-            print(f"[{number}/{len(pairs)}] {pair}, {installed}: {outcome} ({seconds:.0f} s)", flush=True)
+        try:
+            for number, done in enumerate(as_completed(runs), 1):
+                pair = runs[done]
+                try:
+                    columns, seconds = done.result()
+                except Exception as error:  # noqa: BLE001 - such as a host that did not start: the others are run
+                    columns, seconds = {"plain": f"{type(error).__name__}: {error}"[:300]}, 0.0
+                installed = version(pair.client.package, ENVIRONMENT / pair.client.environment)
+                results.save(pair.client.name, installed, pair.handler, columns)
+                failed = results.failures(pair.client.name, pair.handler)
+                outcome = f"fails: {failed}" if failed else "ok"
+                print(f"[{number}/{len(pairs)}] {pair}, {installed}: {outcome} ({seconds:.0f} s)", flush=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # else an interrupt runs all other clients first
 
 
 def enter_namespace() -> None:

@@ -89,7 +89,10 @@ class HostPool:
     def borrow(self, models: str) -> Iterator[tuple[StandIn, HostUnderTest]]:
         """Give a stand-in and a host for one client; they are used again unless its run raises an error."""
         idle = self._idle[models]
-        stand_in, host = idle.pop() if idle else self._hosts.enter_context(serving(models))
+        try:
+            stand_in, host = idle.pop()
+        except IndexError:  # no question before it: another thread may take the last one in between
+            stand_in, host = self._hosts.enter_context(serving(models))
         stand_in.requests.clear()
         yield stand_in, host
         idle.append((stand_in, host))

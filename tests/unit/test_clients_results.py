@@ -5,11 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from clients import agent_checks, results, table
+from clients import agent_checks, results, run, serving, table
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +30,9 @@ def test_only_a_pair_that_passed_in_this_state_is_skipped(monkeypatch: pytest.Mo
     assert table.summary(results.read(), [("agent", "gpt_a"), ("agent", "gpt_b")]) == (
         "agent 1.0  gpt_a ok; gpt_b fails: stream"
     )
+    results.save("agent", "1.0", "gpt_a", {"stream": "no output"})
+    assert results.read_passed() == set()
+    results.save("agent", "1.0", "gpt_a", {"stream": "ok"})
     monkeypatch.setattr(results, "_state", lambda: "after a change of the host")
     assert results.read_passed() == set()
 
@@ -38,6 +45,40 @@ def test_a_known_fault_of_a_client_is_shown_and_is_no_failure() -> None:
     assert f"- {name} on `{handler}`, {column}: signature lost; the client's fault: {reason}" in table.table(
         results.read()
     )
+
+
+def test_an_interrupt_starts_no_further_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the rest of the list, hours of it, would run first."""
+    runs: list[str] = []
+    interrupted = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            interrupted.set()
+            super().shutdown(wait=wait)
+
+    class Pair:
+        def __init__(self, name: str) -> None:
+            self.client = SimpleNamespace(name=name, package="p", environment="")
+            self.handler = "gpt_a"
+
+        def run(self, hosts: serving.HostPool, keep: Path | None) -> tuple[dict[str, str], float]:
+            runs.append(self.client.name)
+            if len(runs) > 1:
+                interrupted.wait(30)
+            return {"plain": "ok"}, 0.0
+
+    def interrupt(package: str, environment: Path) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(run, "copy_scripts", lambda: None)
+    monkeypatch.setattr(run, "version", interrupt)
+    pairs: list[Any] = [Pair(str(number)) for number in range(20)]
+    with pytest.raises(KeyboardInterrupt):
+        run.run(pairs, 1, None)
+    assert len(runs) <= 2
 
 
 def test_an_agent_that_does_not_end_is_found_out() -> None:
