@@ -86,7 +86,7 @@ if TYPE_CHECKING:
         UserMessage,
         content_text,
     )
-    from handler_host.chat.validation import arguments_of, data_of, image_of, validate_request
+    from handler_host.chat.validation import arguments_of, data_of, image_of, target_of, validate_request
 
 __all__ = [
     "DEFAULT_FILENAME",
@@ -160,6 +160,7 @@ __all__ = [
     "is_openai",
     "leave_out_unsupported",
     "raise_truncated",
+    "target_of",
     "to_chunks",
     "token_count",
     "tool_names",
@@ -177,7 +178,7 @@ _MODULES = {
     "tokens": ("token_count",),
     "tool_schemas": ("flatten_tool_schemas",),
     "support": ("TOOL_MEDIA", "leave_out_unsupported"),
-    "validation": ("arguments_of", "data_of", "image_of", "validate_request"),
+    "validation": ("arguments_of", "data_of", "image_of", "target_of", "validate_request"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

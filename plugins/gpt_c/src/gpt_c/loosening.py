@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gpt_c.schemas import ANNOTATIONS, TYPES, target_of
-from handler_host.chat import ChatRequest, JsonSchemaFormat
+from gpt_c.schemas import ANNOTATIONS, TYPES
+from handler_host.chat import ChatRequest, JsonSchemaFormat, target_of
 
 MAX_DEPTH = 24
 """Levels of a loosened schema; deeper ones, and references to themselves, become text."""
@@ -108,7 +108,9 @@ class _Loosener:
     def _target(self, reference: Any) -> Mapping[str, Any]:
         if not isinstance(reference, str) or not reference.startswith("#"):
             self.words.add("$ref")
-        return target_of(reference, self._root) or {}
+            return {}
+        target = target_of(reference, self._root)
+        return target if isinstance(target, Mapping) else {}
 
     def _type(self, plain: Schema) -> str:
         kinds = plain.get("type")

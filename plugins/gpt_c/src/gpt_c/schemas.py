@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from handler_host.chat import target_of
 from handler_host.plugin import InvalidInput
 
 TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object"})
@@ -109,20 +110,10 @@ def _only(options: Any, null: Any) -> Any:
 
 
 def _referenced(reference: object, place: str, root: Mapping[str, Any]) -> dict[str, Any]:
-    target = target_of(reference, root)
-    if target is None:
+    target = target_of(reference, root) if isinstance(reference, str) else None
+    if not isinstance(target, Mapping):
         raise InvalidInput(f"{place}.$ref: {reference!r} is missing in this schema", param=f"{place}.$ref")
     return dict(target)
-
-
-def target_of(reference: object, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the part of a schema that a reference names, or None without one."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        return None
-    target: Any = root
-    for name in reference.removeprefix("#").split("/")[1:]:
-        target = target.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
-    return target if isinstance(target, Mapping) else None
 
 
 def _of(kind: type, value: Any, place: str) -> Any:
