@@ -28,9 +28,9 @@ KEYS = {"HANDLER_HOST_API_KEYS": "a-key", "HANDLER_HOST_ADMIN_TOKEN": "a-token"}
 IN_IMAGE = {"/etc/handler-host/host.toml": str(DEPLOY / "host.toml")}
 """Paths in the image, and the files that the Dockerfile copies there."""
 
-IDLE, FIVE = 35, 200
+IDLE, FIVE = 28, 200
 """MB of PSS: the host with nothing active, and with the SDKs of gpt_a to gpt_d and sheets all active."""
-AVAILABLE = 425
+AVAILABLE = 432
 """MB that remain for handlers beside the idle host."""
 
 
