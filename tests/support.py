@@ -9,9 +9,12 @@ import functools
 import json
 import mmap
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from handler_host.config import (
     CatalogConfig,
@@ -196,6 +199,19 @@ class SupervisorHarness:
         pid = self.supervisor.status(name).pid
         assert pid is not None, f"{name} has no worker"
         return pid
+
+
+@contextlib.contextmanager
+def control_group(controller: str, file: str, limit: int) -> Iterator[Path]:
+    """Make a control group of the kernel (v1) with a limit; skip the test where none can be made."""
+    group = Path("/sys/fs/cgroup", controller, f"handler-host-test-{secrets.token_hex(4)}")
+    try:
+        group.mkdir()
+        (group / file).write_text(str(limit))
+    except OSError as error:
+        pytest.skip(f"no control group v1 can be made here: {error}")
+    yield group
+    group.rmdir()
 
 
 @contextlib.asynccontextmanager

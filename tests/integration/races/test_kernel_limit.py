@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -17,26 +16,19 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support import WORKERS, gone, install_plugin, until, within
+from tests.support import WORKERS, control_group, gone, install_plugin, until, within
 
 pytestmark = pytest.mark.alone
 
 MB = 1024**2
 ADMIN = "the-admin-token"
-MOUNT = Path("/sys/fs/cgroup/memory")
 
 
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A control group of the kernel."""
-    path = MOUNT / f"handler-host-test-{secrets.token_hex(4)}"
-    try:
-        path.mkdir()
-        (path / "memory.limit_in_bytes").write_text(str(400 * MB))
-    except OSError as error:
-        pytest.skip(f"no control group v1 can be made here: {error}")
-    yield path
-    path.rmdir()
+    with control_group("memory", "memory.limit_in_bytes", 400 * MB) as path:
+        yield path
 
 
 class Limited:
