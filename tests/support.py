@@ -30,6 +30,7 @@ from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.handler_calls import HandlerCalls
 from handler_host.lifecycle.lease import Lease
 from handler_host.lifecycle.supervisor import Supervisor
+from handler_host.memory.procfs import read_memory
 from handler_host.plugin.errors import HostError
 
 WORKERS = Path(__file__).parent / "workers"
@@ -199,6 +200,13 @@ class SupervisorHarness:
         pid = self.supervisor.status(name).pid
         assert pid is not None, f"{name} has no worker"
         return pid
+
+
+def room_for(size: int) -> int:
+    """Return a limit that leaves ``size`` bytes to workers: a test's host is pytest, which grows with each test."""
+    pytest_memory = read_memory(os.getpid())
+    assert pytest_memory is not None
+    return pytest_memory.pss + size
 
 
 @contextlib.contextmanager

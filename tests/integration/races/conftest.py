@@ -9,8 +9,8 @@ import pytest
 
 from handler_host.lifecycle import processor_load
 from handler_host.memory.footprints import FootprintStore
-from tests.integration.races.several_workers import MB, room_for
-from tests.support import install_puppet
+from tests.integration.races.several_workers import MB
+from tests.support import install_puppet, room_for
 
 
 @pytest.fixture

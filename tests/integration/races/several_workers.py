@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from handler_host.lifecycle import processor_load
-from handler_host.memory.procfs import read_memory
 from handler_host.plugin.errors import HostError
 from tests.support import SupervisorHarness, install_puppet, supervisor_harness, until
 
@@ -46,13 +44,6 @@ async def hold(host: SupervisorHarness, number: int) -> Any:
         return (await host.ask("puppet", "script", steps=[f"wait:end{number}"]))["pid"]
     except HostError as error:
         return error
-
-
-def room_for(size: int) -> int:
-    """Return a limit that leaves ``size`` bytes to workers: a test's host is pytest, which grows with each test."""
-    pytest_memory = read_memory(os.getpid())
-    assert pytest_memory is not None
-    return pytest_memory.pss + size
 
 
 def states(host: SupervisorHarness, name: str = "puppet") -> list[str]:

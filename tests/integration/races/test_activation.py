@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, MemoryBudget
-from tests.integration.races.several_workers import room_for
 from tests.support import (
     WORKERS,
     children_of,
@@ -17,6 +16,7 @@ from tests.support import (
     gone,
     install_plugin,
     install_puppet,
+    room_for,
     supervisor_harness,
     until,
     within,

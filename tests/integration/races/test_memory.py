@@ -23,7 +23,6 @@ from handler_host.memory.budget import ExceedsMemoryLimit
 from handler_host.memory.cgroups import MemoryLimit
 from handler_host.memory.footprints import FootprintStore
 from handler_host.memory.pressure import KernelView
-from handler_host.memory.procfs import read_memory
 from handler_host.memory.sampler import Reading
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HandlerOutOfMemory, MemoryBudget
 from tests.integration.http.serving import running
@@ -33,6 +32,7 @@ from tests.support import (
     gone,
     install_plugin,
     install_puppet,
+    room_for,
     supervisor_harness,
     until,
     within,
@@ -66,7 +66,7 @@ def exit_of(host: SupervisorHarness, name: str) -> str:
 
 
 async def test_case_20_an_activating_handler_is_never_evicted(tmp_path: Path) -> None:
-    memory = prepare(tmp_path, "victim", "slow", "other") | {"limit": 2700 * MB}
+    memory = prepare(tmp_path, "victim", "slow", "other") | {"limit": room_for(2700 * MB)}
     handlers = {"slow": control(tmp_path, at_activation="wait:go")}
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go")
@@ -83,7 +83,7 @@ async def test_case_20_an_activating_handler_is_never_evicted(tmp_path: Path) ->
 
 
 async def test_case_21_a_new_worker_responds_before_it_can_be_evicted(tmp_path: Path) -> None:
-    memory = prepare(tmp_path, "first", "second") | {"limit": 1700 * MB}
+    memory = prepare(tmp_path, "first", "second") | {"limit": room_for(1700 * MB)}
     handlers = {"first": control(tmp_path, at_activation="wait:go")}
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go", "finish")
@@ -105,7 +105,7 @@ async def test_case_22_one_of_two_gets_the_memory_none_is_stranded(
     tmp_path: Path,
 ) -> None:
     # No sample is taken meanwhile: the exit of a worker itself admits the next one.
-    memory = prepare(tmp_path, "victim", "one", "two") | {"limit": 1700 * MB, "sample_interval": 600.0}
+    memory = prepare(tmp_path, "victim", "one", "two") | {"limit": room_for(1700 * MB), "sample_interval": 600.0}
     async with supervisor_harness(tmp_path, memory=memory) as host:
         await host.ask("victim")
         ledger = host.supervisor.budget.ledger
@@ -126,7 +126,7 @@ async def test_case_22_one_of_two_gets_the_memory_none_is_stranded(
 
 
 async def test_case_22_the_fewest_and_oldest_are_evicted(tmp_path: Path) -> None:
-    memory = prepare(tmp_path, "oldest", "older", "newer", "newest", size=400 * MB) | {"limit": 1500 * MB}
+    memory = prepare(tmp_path, "oldest", "older", "newer", "newest", size=400 * MB) | {"limit": room_for(1500 * MB)}
     async with supervisor_harness(tmp_path, memory=memory) as host:
         for name in ("oldest", "older", "newer"):
             await host.ask(name)
@@ -137,7 +137,7 @@ async def test_case_22_the_fewest_and_oldest_are_evicted(tmp_path: Path) -> None
 
 
 async def test_case_23_busy_handlers_are_not_killed(tmp_path: Path) -> None:
-    memory = prepare(tmp_path, "busy", "other") | {"limit": 1700 * MB, "wait": 0.2}
+    memory = prepare(tmp_path, "busy", "other") | {"limit": room_for(1700 * MB), "wait": 0.2}
     async with supervisor_harness(tmp_path, handlers={"busy": control(tmp_path)}, memory=memory) as host:
         host.control.make("go")
         numbers: list[int] = []
@@ -165,7 +165,7 @@ async def test_case_23_busy_handlers_are_not_killed(tmp_path: Path) -> None:
 
 async def test_case_23_retry_after_is_the_usual_time_of_the_busy_handler(tmp_path: Path) -> None:
     """``Retry-After`` is estimated: a handler that was busy for a moment each time is soon idle."""
-    memory = prepare(tmp_path, "busy", "other") | {"limit": 1700 * MB, "wait": 0.05}
+    memory = prepare(tmp_path, "busy", "other") | {"limit": room_for(1700 * MB), "wait": 0.05}
     async with supervisor_harness(tmp_path, memory=memory) as host:
         for _ in range(8):
             await host.ask("busy")
@@ -182,14 +182,12 @@ async def test_case_23_retry_after_is_the_usual_time_of_the_busy_handler(tmp_pat
 async def test_case_24_a_low_estimate_is_right_the_next_time(
     tmp_path: Path,
 ) -> None:
-    own = read_memory(os.getpid())
-    assert own is not None
     prepare(tmp_path, "idle", "large", size=0)
     handlers = {
         "idle": control(tmp_path, at_activation="allocate:100", memory_estimate=120 * MB),
         "large": control(tmp_path, at_activation="allocate:200", memory_estimate=1 * MB),
     }
-    memory = {"limit": own.pss + 280 * MB, "headroom": 0, "state_file": tmp_path / "memory.json"}
+    memory = {"limit": room_for(280 * MB), "headroom": 0, "state_file": tmp_path / "memory.json"}
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         await host.ask("idle")
         assert (await host.supervisor.memory()).handlers["large"].expected_source == "configured"
@@ -253,7 +251,7 @@ async def test_case_25_a_kill_of_unknown_origin_has_its_own_cause(
 
 
 async def test_case_26_a_pinned_handler_is_never_evicted(tmp_path: Path) -> None:
-    memory = prepare(tmp_path, "pinned", "other") | {"limit": 1700 * MB}
+    memory = prepare(tmp_path, "pinned", "other") | {"limit": room_for(1700 * MB)}
     handlers = {"pinned": control(tmp_path, pin=True)}
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         await host.ask("pinned")
@@ -272,13 +270,13 @@ async def test_case_26_a_pinned_handler_is_never_evicted(tmp_path: Path) -> None
 
 
 async def test_case_26_a_pinned_handler_that_cannot_fit_is_refused(tmp_path: Path) -> None:
-    memory = prepare(tmp_path, "pinned") | {"limit": 700 * MB}
+    memory = prepare(tmp_path, "pinned") | {"limit": room_for(700 * MB)}
     async with supervisor_harness(tmp_path, handlers={"pinned": control(tmp_path, pin=True)}, memory=memory) as host:
         error = await error_of(host.supervisor.load("pinned"))
         assert isinstance(error, ExceedsMemoryLimit)
         assert error.details is not None
         assert error.details["needed"] == SIZE
-        assert error.details["usable"] == 700 * MB
+        assert error.details["usable"] == memory["limit"]
         assert host.supervisor.status("pinned").pid is None
 
 
@@ -413,7 +411,7 @@ async def test_slow_measurements_are_less_frequent(tmp_path: Path, monkeypatch: 
 
 
 async def test_a_killed_worker_leaves_nothing_reserved(tmp_path: Path) -> None:
-    memory = prepare(tmp_path, "one", "two") | {"limit": 1700 * MB}
+    memory = prepare(tmp_path, "one", "two") | {"limit": room_for(1700 * MB)}
     async with supervisor_harness(tmp_path, memory=memory) as host:
         await host.ask("one")
         pid = host.pid("one")
@@ -439,7 +437,7 @@ class TestLearnedSpike:
     """One spike of memory does not lock a handler out for ever."""
 
     async def test_a_handler_that_was_ready_before_is_tried_again(self, tmp_path: Path) -> None:
-        memory = prepare(tmp_path, "puppet") | {"limit": 700 * MB}
+        memory = prepare(tmp_path, "puppet") | {"limit": room_for(650 * MB)}
         footprints = FootprintStore(tmp_path / "memory.json")
         footprints.load()
         footprints.record_activation(("puppet", "puppet", "1.0"), 0.1)
@@ -451,7 +449,7 @@ class TestLearnedSpike:
             assert (await host.supervisor.memory()).reserved <= 700 * MB
 
     async def test_the_refusal_says_when_it_is_tried_and_what_helps(self, tmp_path: Path) -> None:
-        memory = prepare(tmp_path, "puppet") | {"limit": 700 * MB}
+        memory = prepare(tmp_path, "puppet") | {"limit": room_for(700 * MB)}
         async with supervisor_harness(tmp_path, memory=memory) as host:
             error = await error_of(host.ask())
             assert isinstance(error, ExceedsMemoryLimit)
@@ -464,7 +462,7 @@ class TestLearnedSpike:
             assert FootprintStore(tmp_path / "memory.json").get(("puppet", "puppet", "1.0")) is None
 
     async def test_the_estimate_overrides_what_was_learned(self, tmp_path: Path) -> None:
-        memory = prepare(tmp_path, "puppet") | {"limit": 700 * MB}
+        memory = prepare(tmp_path, "puppet") | {"limit": room_for(700 * MB)}
         handlers = {"puppet": control(tmp_path, learn_memory=False, memory_estimate=100 * MB)}
         async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
             assert (await host.ask())["generation"] == 1

@@ -12,8 +12,8 @@ import pytest
 
 from handler_host.memory.footprints import FootprintStore
 from handler_host.plugin.errors import HandlerCrashed
-from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, room_for, states
-from tests.support import error_of, gone, install_plugin, install_puppet, supervisor_harness, until, within
+from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, states
+from tests.support import error_of, gone, install_plugin, install_puppet, room_for, supervisor_harness, until, within
 
 pytestmark = pytest.mark.usefixtures("any_load_is_enough")
 

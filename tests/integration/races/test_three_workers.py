@@ -18,7 +18,7 @@ from handler_host.config import AuthConfig
 from handler_host.config.loader import hash_key
 from handler_host.plugin.errors import CircuitOpen, DeadlineExceeded, HandlerBusy, HandlerCrashed, HandlerUnloaded
 from tests.integration.http.serving import running
-from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, room_for, states
+from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, states
 from tests.support import (
     LIMIT,
     SupervisorHarness,
@@ -26,6 +26,7 @@ from tests.support import (
     error_of,
     gone,
     install_puppet,
+    room_for,
     supervisor_harness,
     until,
     within,
