@@ -49,6 +49,17 @@ async def test_all_headers_of_a_request_together_have_a_limit(root: Path) -> Non
         assert (await host.json("POST", ECHO, data="{}"))[0] == 200
 
 
+async def test_the_rest_of_a_refused_head_is_not_read(root: Path) -> None:
+    """The client gets the response, and a reset instead of time of the host."""
+    async with running(root) as host:
+        reader, writer = await connect(host, HEAD + b"".join(HEADERS))
+        assert (await error_of(reader))[0] == 431
+        writer.write(b"".join(HEADERS) * 200)  # 40 MB, more than the kernel buffers
+        with pytest.raises(ConnectionError):
+            await within(writer.drain())
+        writer.close()
+
+
 async def test_large_headers_and_a_large_body_within_the_limits_pass(root: Path) -> None:
     """Also on one connection, one request after the other, and cut anywhere."""
     body = json.dumps({"a": "x" * 300_000}).encode()

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import hdrs, http_exceptions, web
 from aiohttp.typedefs import Handler, Middleware
 
 from handler_host._internal.field_path import MAX_PATH_LENGTH, shorten
@@ -27,6 +27,7 @@ from handler_host.plugin.errors import (
     BadRequest,
     ConfigError,
     HandlerUnavailable,
+    HeadersTooLarge,
     HostError,
     MethodNotAllowed,
     NotFound,
@@ -60,6 +61,15 @@ def error_body(error: HostError, request_id: str) -> bytes:
     if error.details:
         content["details"] = error.details
     return msgspec.json.encode({"error": content})
+
+
+def parse_error(error: BaseException | None, max_header: int, max_headers: int) -> HostError:
+    """Return the error for data that aiohttp's parser refused with ``error``."""
+    if isinstance(error, http_exceptions.LineTooLong):
+        return HeadersTooLarge(f"the request line or a header is longer than {max_header} bytes (server.max_header)")
+    if isinstance(error, http_exceptions.BadHttpMessage) and error.message.startswith("Too many headers"):
+        return HeadersTooLarge(f"the request has more than {max_headers} headers")
+    return BadRequest("not a valid HTTP request")
 
 
 def error_response(error: HostError, request_id: str, body: ErrorBody = error_body) -> web.Response:

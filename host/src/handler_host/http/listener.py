@@ -9,14 +9,14 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, cast
 
-from aiohttp import http_exceptions, web
+from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from handler_host.config import ServerConfig
 from handler_host.http import request_context
 from handler_host.http.access_log import AccessLog
-from handler_host.http.errors import error_response, raw_error_response, to_host_error
+from handler_host.http.errors import error_response, parse_error, raw_error_response, to_host_error
 from handler_host.http.sse import CLIENT_STALL_S, HALF_CLOSED_S
 from handler_host.memory.trim import HeapTrimmer
 from handler_host.plugin.errors import BadRequest, HeadersTooLarge, HostError, RequestTimeout, TooManyConnections
@@ -39,10 +39,14 @@ LENGTH_BUFFER_BYTES = 128 * 1024
 """The same for a body without chunks: one of up to twice as many bytes arrives whole with its head."""
 READ_BYTES = 256 * 1024
 """Bytes that a connection reads in a turn where a request begins: most requests arrive whole."""
+FIRST_READ_BYTES = 64 * 1024
+"""The same for the first request: 140 clients can connect in the same turn, each for the price of such a read."""
 PART_READ_BYTES = 32 * 1024
 """The same within a head, a body and what is discarded: with more, 140 clients take 100 ms of a health check."""
 LINGERING_TIME_S = 2.0
 """Time in which a client may still send data that is not read any more, before the connection is closed."""
+REFUSED_TIME_S = 0.25
+"""Time in which a client reads why its head is refused; the rest is not read: 1.9 MB would cost most of a refusal."""
 
 
 class Connection(web.RequestHandler):
@@ -94,6 +98,7 @@ class Connection(web.RequestHandler):
             transport.close()
             return
         super().connection_made(transport)
+        self._limit_reads(FIRST_READ_BYTES)
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family != socket.AF_UNIX:
             # The kernel ends a connection whose client reads nothing for so long, whatever the host waits for.
@@ -122,7 +127,7 @@ class Connection(web.RequestHandler):
         """Count the end (asyncio)."""
         if not self._refused:
             self._listener.leave(self)
-            if self._head_bytes or self._is_discarding or not (self._body is None or self._body.is_eof()):
+            if self._is_in_body or self._head_bytes or self._is_discarding:
                 self._listener.trimmer.schedule()
             self._end_head()
             super().connection_lost(exc)
@@ -131,10 +136,12 @@ class Connection(web.RequestHandler):
         """Feed the parser (asyncio), within the limits on the head of a request."""
         if not self._is_discarding:
             self._feed(data)
+        is_within = self._is_in_body or self._head_bytes or self._is_discarding
+        self._limit_reads(PART_READ_BYTES if is_within else READ_BYTES)
+
+    def _limit_reads(self, size_bytes: int) -> None:
         if self.transport is not None and hasattr(self.transport, "max_size"):  # asyncio's own, without TLS
-            is_in_body = self._body is not None and not self._body.is_eof()
-            is_within = is_in_body or self._head_bytes or self._is_discarding
-            self.transport.max_size = PART_READ_BYTES if is_within else READ_BYTES
+            self.transport.max_size = size_bytes
 
     def _feed(self, data: bytes) -> None:
         body = self._body
@@ -146,7 +153,7 @@ class Connection(web.RequestHandler):
             message, self._body = self._messages[-1]
             if body is not None and not body.is_eof() and isinstance(message, _ErrInfo):
                 self._messages.pop()
-                self._refuse_body(body, self._parse_error(message.exc))
+                self._refuse_body(body, parse_error(message.exc, self._listener.config.max_header, MAX_HEADERS))
                 return
             head_bytes = self._head_bytes + len(data)
             self._framing_bytes = 0
@@ -215,6 +222,10 @@ class Connection(web.RequestHandler):
         self._loop.call_later(LINGERING_TIME_S, self.force_close)
 
     @property
+    def _is_in_body(self) -> bool:
+        return self._body is not None and not self._body.is_eof()
+
+    @property
     def _is_busy(self) -> bool:
         """Whether a request is in progress, or about to be."""
         is_waiting = self._waiter is not None and not self._waiter.done()
@@ -258,9 +269,10 @@ class Connection(web.RequestHandler):
         self._log_failure(error, request_id)
         self.transport.write(raw_error_response(error, request_id))
         self.transport.write_eof()
-        # Closing it now would reset the connection, and the client would lose the response while it sends.
+        # Closing it now would reset the connection, and the client would lose the response.
         self._is_discarding = True
-        self._head_timer = self._loop.call_later(LINGERING_TIME_S, self.force_close)
+        self.transport.pause_reading()
+        self._head_timer = self._loop.call_later(REFUSED_TIME_S, self.force_close)
 
     def handle_error(
         self,
@@ -277,7 +289,7 @@ class Connection(web.RequestHandler):
             return gone
         context = request_context.RequestContext(request_context.new_request_id())
         if status == 400:
-            error = self._parse_error(exc)
+            error = parse_error(exc, self._listener.config.max_header, MAX_HEADERS)
         else:
             error = to_host_error(exc if isinstance(exc, Exception) else RuntimeError(message), context)
         response = error_response(error, context.request_id)
@@ -285,15 +297,6 @@ class Connection(web.RequestHandler):
         context.write_headers(response.headers)
         response.force_close()
         return response
-
-    def _parse_error(self, exc: BaseException | None) -> HostError:
-        """Return the error for data that aiohttp cannot parse."""
-        if isinstance(exc, http_exceptions.LineTooLong):
-            limit = self._listener.config.max_header
-            return HeadersTooLarge(f"the request line or a header is longer than {limit} bytes (server.max_header)")
-        if isinstance(exc, http_exceptions.BadHttpMessage) and exc.message.startswith("Too many headers"):
-            return HeadersTooLarge(f"the request has more than {MAX_HEADERS} headers")
-        return BadRequest("not a valid HTTP request")
 
     def _log_failure(self, error: HostError, request_id: str) -> None:
         peer = self.transport.get_extra_info("peername") if self.transport is not None else None
@@ -312,20 +315,13 @@ class Listener:
         self._server = server
         self._open: set[Connection] = set()
         self._addresses: Counter[str] = Counter()
-        limit = config.max_connections
-        self.refusal = raw_error_response(
-            TooManyConnections(
-                f"the host has {CONNECTIONS_PER_REQUEST * limit} connections open (server.max_connections)"
-            ),
-            request_context.new_request_id(),
+        self.refusal = _refusal_of(
+            f"the host has {CONNECTIONS_PER_REQUEST * config.max_connections} connections open (server.max_connections)"
         )
         """Whole response to a connection over the limit."""
-        self.address_refusal = raw_error_response(
-            TooManyConnections(
-                f"this address has {config.max_connections_per_address} connections open "
-                "(server.max_connections_per_address)"
-            ),
-            request_context.new_request_id(),
+        self.address_refusal = _refusal_of(
+            f"this address has {config.max_connections_per_address} connections open "
+            "(server.max_connections_per_address)"
         )
         self.max_head = max(MIN_HEAD_LIMIT, HEADERS_PER_HEAD * config.max_header)
         """Most bytes of the request line and all headers of a request together."""
@@ -392,6 +388,10 @@ class Listener:
             read_bufsize=READ_BUFFER_BYTES,
             auto_decompress=False,
         )
+
+
+def _refusal_of(text: str) -> bytes:
+    return raw_error_response(TooManyConnections(text), request_context.new_request_id())
 
 
 def _size_of(message: Any) -> int:
