@@ -17,7 +17,7 @@ import pytest
 from gpt_d.deployments import read
 from gpt_d.failures import translate
 from gpt_d.importing import import_litellm
-from handler_host.chat import ChatResponse, TextChunk, TextPart, accumulate
+from handler_host.chat import ChatResponse, ReasoningPart, TextChunk, TextPart, Usage, accumulate
 from handler_host.plugin import (
     ConfigError,
     ContentRefused,
@@ -333,6 +333,25 @@ def test_whole_response_of_gemini_to_a_stream_request_is_taken(
     provider.respond_with(Raw((document.encode(),), content_type="application/json"))
     response = accumulate(worker.chat_chunks("Hi", model=MODELS["gemini"]))
     assert (response.text, response.finish_reason) == ("Hello", "stop")
+
+
+def test_whole_message_of_anthropic_to_a_stream_request_is_taken(worker: WorkerUnderTest, provider: Upstream) -> None:
+    source = {"type": "web_search_result_location", "url": "https://example.com/", "title": "t", "cited_text": "q"}
+    content = [
+        {"type": "thinking", "thinking": "Well", "signature": "c2ln"},
+        {"type": "text", "text": "Hello", "citations": [source]},
+        {"type": "tool_use", "id": "c1", "name": "f", "input": {"x": 1}},
+    ]
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    message = {"type": "message", "id": "m", "role": "assistant", "model": "c", "content": content, "usage": usage}
+    body = json.dumps({**message, "stop_reason": "tool_use"}, indent=2)
+    provider.respond_with(Raw((body.encode(),), content_type="application/json"))
+    response = accumulate(worker.chat_chunks("Hi", model=MODELS["anthropic"]))
+    assert (response.text, response.finish_reason) == ("Hello", "tool_calls")
+    assert [json.loads(call.function.arguments) for call in response.tool_calls] == [{"x": 1}]
+    assert [part.text for part in response.content if isinstance(part, ReasoningPart)] == ["Well"]
+    assert [citation.url for citation in response.citations or ()] == ["https://example.com/"]
+    assert response.usage == Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5)
 
 
 @pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from handler_host.chat import ChatChunk, CompletionDecoder, finish_reason_of
@@ -123,22 +123,26 @@ class _Lines:
     """
 
     def __init__(self, lines: Any, content_type: str) -> None:
-        self._lines = lines
         self._content_type = content_type
+        self._iterator = self._read_all(aiter(lines))
         self.reason: str | None = None
         """The reason to finish, once one came and all lines before it were JSON."""
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    def __aiter__(self) -> AsyncIterator[str]:
+        """Return the same iterator each time: LiteLLM asks for it again for every chunk."""
+        return self._iterator
+
+    async def _read_all(self, lines: AsyncIterator[str]) -> AsyncIterator[str]:
         broken = has_events = False
-        text: list[str] = []
-        """Lines of a response that is not an event stream."""
-        async for line in self._lines:
+        async for line in lines:
             if line.startswith(":"):
                 continue  # LiteLLM takes a comment for the start of a document, and then loses the response
             line = line.removeprefix("\ufeff")
             has_events = has_events or line.startswith(FIELDS)
             if not has_events:
-                text.append(line)
+                if line.strip():
+                    async for event in self._events(line, lines):
+                        yield event
                 continue
             data = line.removeprefix("data:").strip()
             if data.startswith("{"):
@@ -150,12 +154,15 @@ class _Lines:
                     self._read(chunk)
                     self.reason = None if broken else self.reason
             yield line
-        if not has_events:
-            async for document in read_documents(_bytes_of(text), self._content_type):
-                if not isinstance(document, dict) or "candidates" not in document:
-                    raise error_from_document(document, content_type=self._content_type)
-                self._read(document)
-                yield json.dumps(document)
+
+    async def _events(self, first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Yield the events for a response that does not begin as an event stream."""
+        async for document in read_documents(_bytes_of(first, rest), self._content_type):
+            if not isinstance(document, dict) or not document.keys() & {"candidates", "type"}:
+                raise error_from_document(document, content_type=self._content_type)
+            for event in _events_of(document) if document.get("type") == "message" else [document]:
+                self._read(event)
+                yield f"data: {json.dumps(event)}"
 
     def _read(self, chunk: dict[str, Any]) -> None:
         if chunk.get("error"):
@@ -163,8 +170,35 @@ class _Lines:
         self.reason = self.reason or gemini_reason(chunk) or (chunk.get("delta") or {}).get("stop_reason")
 
 
-async def _bytes_of(lines: list[str]) -> AsyncIterator[bytes]:
-    yield "\n".join(lines).encode(errors="replace")
+async def _bytes_of(first: str, rest: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    yield first.encode(errors="replace")
+    async for line in rest:
+        yield f"\n{line}".encode(errors="replace")
+
+
+def _events_of(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the events that Anthropic sends for a message in a stream."""
+    blocks = message.get("content") or ()
+    yield {"type": "message_start", "message": {**message, "content": []}}
+    for index, block in enumerate(blocks):
+        yield {"type": "content_block_start", "index": index, "content_block": block}
+        for delta in _deltas_of(block):
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    ends = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
+    yield {"type": "message_delta", "delta": ends, "usage": message.get("usage") or {}}
+    yield {"type": "message_stop"}
+
+
+def _deltas_of(block: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what LiteLLM does not read at the start of a block."""
+    match block.get("type"):
+        case "tool_use":
+            return [{"type": "input_json_delta", "partial_json": json.dumps(block.get("input") or {})}]
+        case "thinking":
+            return [{"type": "thinking_delta", "thinking": block.get("thinking") or ""}]
+        case _:
+            return [{"type": "citations_delta", "citation": each} for each in block.get("citations") or ()]
 
 
 def gemini_reason(chunk: dict[str, Any]) -> str | None:
