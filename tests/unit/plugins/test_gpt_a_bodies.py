@@ -86,7 +86,7 @@ def test_openai_refuses_tools_beside_reasoning(model: str, options: dict[str, An
 def test_tools_beside_reasoning_go_to_openais_responses(
     model: str, options: dict[str, Any], reasoning: dict[str, str]
 ) -> None:
-    fields = {"max_tokens": 5, "verbosity": "low", "temperature": 0.5, "parallel_tool_calls": False, "n": 1}
+    fields = {"max_tokens": 50, "verbosity": "low", "temperature": 0.5, "parallel_tool_calls": False, "n": 1}
     body = request_body(with_tools(options, **fields), model, is_openai=True)
     assert (body.path, body.ignored) == ("/responses", ["temperature"])
     assert body.content == {
@@ -95,7 +95,7 @@ def test_tools_beside_reasoning_go_to_openais_responses(
         "tools": [{"type": "function", "name": "f", "parameters": None, "strict": False}],
         "reasoning": reasoning,
         "text": {"verbosity": "low"},
-        "max_output_tokens": 5,
+        "max_output_tokens": 50,
         "parallel_tool_calls": False,
         "store": False,
         "include": ["reasoning.encrypted_content"],
@@ -152,3 +152,21 @@ def test_the_last_part_of_a_name_is_the_model(model: str, reasons: bool) -> None
     """Each ``/`` of a long name was tried as the last one: 120 KB took 0.5 s, 240 KB 2 s."""
     chat = msgspec.convert({"messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5}, ChatRequest)
     assert (request_body(chat, model, is_openai=True).ignored == ["temperature"]) is reasons
+
+
+def test_the_responses_api_gets_its_least_limit() -> None:
+    """OpenAI refuses ``max_output_tokens`` below 16 there; its chat completions take any limit."""
+    chat = with_tools({"effort": "high"}, max_tokens=1)
+    body = request_body(chat, "gpt-5.5", is_openai=True)
+    assert (body.content["max_output_tokens"], body.ignored) == (16, ["max_tokens"])
+
+
+@pytest.mark.parametrize("is_openai", [True, False])
+def test_a_compatible_server_gets_the_whole_schema_of_a_tool(is_openai: bool) -> None:
+    """OpenAI refuses combinations at the top of a schema; servers such as vLLM take them."""
+    options = {"anyOf": [{"type": "object", "properties": {"x": {"type": "string"}}}]}
+    function = {"name": "f", "parameters": {"type": "object", **options}}
+    chat = with_tools(None, tools=[{"function": function}])
+    body = request_body(chat, "m", is_openai=is_openai)
+    assert ("anyOf" in body.content["tools"][0]["function"]["parameters"]) is not is_openai
+    assert bool(body.ignored) is is_openai

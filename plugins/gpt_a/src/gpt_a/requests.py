@@ -47,6 +47,8 @@ Its Responses API gives them functions at any effort.
 _RESPONSES_ONLY = re.compile(r"(?:.*/)?+(?:codex-|(?:gpt-(?:[5-9]|\d\d)|o\d).*-(?:codex|pro)(?![a-z]))")
 """Models that OpenAI has in its Responses API only."""
 _NEVER_REASONS = re.compile(r"(?:.*/)?+(?:chatgpt-|gpt-[34])")
+MIN_OUTPUT_TOKENS = 16
+"""Least limit of a response that OpenAI takes in its Responses API."""
 _EFFORTS = {"max": "xhigh"}
 """Words of other providers for an effort."""
 
@@ -85,7 +87,9 @@ def route_of(request: ChatRequest, model: str, *, is_openai: bool) -> str:
 def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
     """Return the body for ``model``; ``is_openai``: the server is OpenAI's own, not a compatible one."""
     path = route_of(request, model, is_openai=is_openai)
-    ignored = [*_adapt_reasoning(request, model, path, is_openai=is_openai), *flatten_tool_schemas(request)]
+    ignored = _adapt_reasoning(request, model, path, is_openai=is_openai)
+    if is_openai:
+        ignored += flatten_tool_schemas(request)
     if path == RESPONSES or _REASONS.match(model):
         for name in ("temperature", "top_p"):
             if getattr(request, name) not in (None, 1):
@@ -95,6 +99,9 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
         messages = [message for message in request.messages if isinstance(message, AssistantMessage)]
         if not all(is_own_reasoning(part) for message in messages for part in message.reasoning or ()):
             ignored.append("messages[].reasoning")
+        if request.max_tokens is not None and request.max_tokens < MIN_OUTPUT_TOKENS:
+            request.max_tokens = MIN_OUTPUT_TOKENS
+            ignored.append("max_tokens")
         return Body(path, response_body(request, model), ignored)
     _check_files(request)
     if request.max_tokens is not None and (is_openai or _REASONS.match(model)):
