@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HandlerFault, InvalidInput, OutOfResources
+from handler_host.plugin.errors import (
+    ActivationFailed,
+    HandlerCrashed,
+    HandlerFault,
+    InvalidInput,
+    OutOfResources,
+    UpstreamError,
+)
 from tests.support import error_of, install_plugin, supervisor_harness, until, within
 
 RAISING = """
-import asyncio, resource, sys
-from handler_host.plugin.errors import InvalidInput
+import asyncio, fcntl, os, resource, sys
+from handler_host.plugin.errors import InvalidInput, UpstreamError
 from handler_host.plugin import hookimpl, operation
 
 KINDS = {
@@ -35,6 +42,9 @@ class Handler:
     async def activate(self, context):
         if "at_activation" in context.config:
             raise KINDS[context.config["at_activation"]]()
+        if "descriptors" in context.config:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (context.config["descriptors"],) * 2)
+            open("/dev/null")
 
     @operation
     async def wait(self, request: dict) -> dict:
@@ -72,12 +82,21 @@ class Handler:
 
     @operation
     async def without_descriptors(self, request: dict) -> None:
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+        open("/dev/null")
+
+    @operation
+    async def upstream_without_descriptors(self, request: dict) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
         try:
             open("/dev/null")
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        except OSError as error:
+            raise UpstreamError("no provider") from error
+
+    @operation
+    async def locked_twice(self, request: dict) -> None:
+        for _ in range(2):
+            fcntl.flock(os.open(__file__, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @operation
     async def odd_error(self, request: dict) -> dict:
@@ -215,3 +234,31 @@ async def test_a_limit_of_the_system_is_no_fault_of_the_handler(tmp_path: Path) 
         assert isinstance(error, OutOfResources)
         assert error.message.endswith("file of without_descriptors: Too many open files; raise ulimit -n")
         assert (await host.ask("raising", "wait", seconds=0))["waited"]
+
+
+async def test_a_providers_failure_without_descriptors_is_told(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "raising", RAISING)
+    async with supervisor_harness(tmp_path) as host:
+        error = await error_of(host.ask("raising", "upstream_without_descriptors"))
+        assert isinstance(error, UpstreamError)
+        assert error.message == "no provider"
+
+
+async def test_a_limit_of_the_system_at_activation_is_no_fault_of_the_handler(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "raising", RAISING)
+    async with supervisor_harness(tmp_path, handlers={"raising": {"descriptors": 3}}) as host:
+        for _ in range(2):
+            error = await error_of(host.ask("raising", "wait", seconds=0))
+            assert isinstance(error, OutOfResources)
+            assert (error.retry_after, "Too many open files: '/dev/null'; raise ulimit -n" in error.message) == (
+                1.0,
+                True,
+            )
+
+
+async def test_a_busy_lock_of_a_handler_is_no_limit_of_the_system(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "raising", RAISING)
+    async with supervisor_harness(tmp_path) as host:
+        error = await error_of(host.ask("raising", "locked_twice"))
+        assert isinstance(error, HandlerFault)
+        assert "BlockingIOError" in error.message

@@ -30,6 +30,7 @@ from handler_host.plugin.errors import (
     HandlerFault,
     HandlerOutOfMemory,
     HostError,
+    OutOfResources,
     PermanentActivationFailure,
 )
 
@@ -376,8 +377,11 @@ class Channel(FrameWriter):
             self._log_pacer.add(frames.Log(40, "activation", frame.trace))
         if frame.out_of_memory:
             self._note_out_of_memory()
-        kind = ActivationFailed if frame.is_retryable else PermanentActivationFailure
-        self._ready.set_exception(kind(f"{self._handler} could not be activated: {mask_secrets(frame.reason)}"))
+        text = f"{self._handler} could not be activated: {mask_secrets(frame.reason)}"
+        if frame.out_of_resources:
+            self._ready.set_exception(OutOfResources(text, retry_after=1.0))
+        else:
+            self._ready.set_exception((ActivationFailed if frame.is_retryable else PermanentActivationFailure)(text))
 
     _RECEIVERS: ClassVar[dict[type[Any], Callable[[Channel, Any], None]]] = {
         frames.Chunk: _handle_chunk,

@@ -206,6 +206,8 @@ class Failed(_Frame, frozen=True, tag=17):
     """The plugin author's traceback, for the log."""
     out_of_memory: bool = False
     """Activation could not get more memory."""
+    out_of_resources: bool = False
+    """The system refused the activation a thread, a process or a descriptor."""
     is_retryable: bool = True
     """Whether a later activation may succeed without a change by a person."""
 

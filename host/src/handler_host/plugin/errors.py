@@ -298,7 +298,7 @@ class TooManyConnections(HostError):
 
 
 class OutOfResources(HostError):
-    """The system refused a process or a file descriptor."""
+    """The system refused a thread, a process or a file descriptor."""
 
     status = 503
     code = "out_of_resources"

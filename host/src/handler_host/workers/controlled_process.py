@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import ClassVar
 
 from handler_host.workers.output_logger import OutputLogger
-from handler_host.workers.worker_process import ExitStatus, ProcessPipes, out_of_resources, reap, wait_for_exit
+from handler_host.workers.resource_errors import out_of_resources
+from handler_host.workers.worker_process import ExitStatus, ProcessPipes, reap, wait_for_exit
 
 
 class ControlledProcess(ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import socket
@@ -14,16 +13,12 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from handler_host._internal.threads import is_refused
 from handler_host.channel.transports import Connection
-from handler_host.plugin.errors import OutOfResources
 from handler_host.workers.host_signals import host_signals_blocked
+from handler_host.workers.resource_errors import out_of_resources
 
 EXIT_POLL_INTERVAL = 0.05
 """Seconds between two checks of a process whose exit the kernel cannot signal to the event loop."""
-
-RESOURCE_ERRNOS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
-"""Errors of a system that has no process, memory or file descriptor left."""
 
 
 class ExitStatus(msgspec.Struct, frozen=True):
@@ -133,24 +128,6 @@ class ProcessPipes(NamedTuple):
         """Close the host's ends, if the process could not be started."""
         self.channel.close()
         os.close(self.output)
-
-
-def out_of_resources(what: str, error: OSError) -> OutOfResources:
-    """Return the error for a system that refused ``what``."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        remedy = "raise ulimit -n"
-    elif error.filename is not None and error.errno not in RESOURCE_ERRNOS:
-        remedy = f"check whether this user may run {error.filename}"
-    else:
-        remedy = "raise ulimit -u, or free memory"
-    return OutOfResources(f"the system refused {what}: {os.strerror(error.errno or 0)}; {remedy}", retry_after=1.0)
-
-
-def resource_error(error: BaseException) -> OSError | None:
-    """Return the error if the system has refused a thread, a process, memory or a descriptor, else None."""
-    if is_refused(error):
-        return OSError(errno.EAGAIN, "")
-    return error if isinstance(error, OSError) and error.errno in RESOURCE_ERRNOS else None
 
 
 def reap(process: subprocess.Popen[bytes]) -> ExitStatus:

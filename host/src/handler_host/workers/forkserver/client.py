@@ -16,7 +16,8 @@ from typing import Any
 from handler_host.plugin.errors import OutOfResources
 from handler_host.workers.controlled_process import ControlledProcess
 from handler_host.workers.forkserver.messages import MAX_MESSAGE, Exited, Fork, Forked, Signal, encode, notices
-from handler_host.workers.worker_process import ExitStatus, ProcessPipes, out_of_resources
+from handler_host.workers.resource_errors import out_of_resources
+from handler_host.workers.worker_process import ExitStatus, ProcessPipes
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 
 from handler_host.plugin.errors import PermanentActivationFailure
 from handler_host.workers.child_processes import signal_worker
+from handler_host.workers.resource_errors import RESOURCE_ERRNOS, out_of_resources
 from handler_host.workers.worker_process import (
-    RESOURCE_ERRNOS,
     ExitStatus,
     ProcessPipes,
     WorkerProcess,
-    out_of_resources,
     reap,
     wait_for_exit,
 )

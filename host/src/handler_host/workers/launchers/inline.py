@@ -8,7 +8,8 @@ import os
 import socket
 from collections.abc import Mapping
 
-from handler_host.workers.worker_process import ExitStatus, WorkerProcess, out_of_resources
+from handler_host.workers.resource_errors import out_of_resources
+from handler_host.workers.worker_process import ExitStatus, WorkerProcess
 
 
 class _InlineWorker:

@@ -28,7 +28,8 @@ from handler_host.workers.remote.messages import (
     notices,
 )
 from handler_host.workers.remote.outbox import Outbox
-from handler_host.workers.worker_process import ExitStatus, out_of_resources
+from handler_host.workers.resource_errors import out_of_resources
+from handler_host.workers.worker_process import ExitStatus
 
 log = logging.getLogger(__name__)
 

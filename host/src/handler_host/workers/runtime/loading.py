@@ -28,6 +28,7 @@ from handler_host.plugin.context import Context
 from handler_host.plugin.errors import HostError
 from handler_host.plugin.hooks import PROJECT, HandlerHooks
 from handler_host.plugin.operations import OPERATION_ATTRIBUTE, OperationMark
+from handler_host.workers.resource_errors import resource_error, resource_remedy
 
 HOST = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 """Directory of the package ``handler_host``."""
@@ -48,12 +49,19 @@ class LoadError(Exception):
     """The handler cannot be loaded or activated."""
 
     def __init__(
-        self, reason: str, trace: str = "", *, out_of_memory: bool = False, is_retryable: bool = False
+        self,
+        reason: str,
+        trace: str = "",
+        *,
+        out_of_memory: bool = False,
+        out_of_resources: bool = False,
+        is_retryable: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.trace = trace
         self.out_of_memory = out_of_memory
+        self.out_of_resources = out_of_resources
         self.is_retryable = is_retryable
         """Whether a later activation may succeed without a change by a person."""
 
@@ -143,15 +151,18 @@ def load_error(what: str, error: BaseException) -> LoadError:
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError):  # the module has not run, so the traceback has no frame of it
         where = f" ({error.filename}:{error.lineno})"
+    refusal = resource_error(error)
+    remedy = f"; {resource_remedy(refusal)}" if refusal is not None else _remedy(error)
     if isinstance(error, SystemExit):
         text = f"it called sys.exit({error.code!r})"
     else:
-        text = f"{type(error).__name__}: {_text_of(error)}{_remedy(error)}".rstrip(": ")
+        text = f"{type(error).__name__}: {_text_of(error)}{remedy}".rstrip(": ")
     return LoadError(
         f"{what}: {text}{where}",
         plugin_traceback(error),
         out_of_memory=isinstance(error, MemoryError),
-        is_retryable=not isinstance(error, CODE_MISTAKES) and not _remedy(error),
+        out_of_resources=refusal is not None,
+        is_retryable=refusal is not None or not (isinstance(error, CODE_MISTAKES) or remedy),
     )
 
 

@@ -31,6 +31,7 @@ from handler_host.plugin.life import on_bytes
 from handler_host.plugin.native_response import NativeResponse
 from handler_host.plugin.operations import CallInfo
 from handler_host.plugin.trace import traceparent
+from handler_host.workers.resource_errors import out_of_resources, resource_error
 from handler_host.workers.runtime.loading import Handler, Operation, load_error, plugin_traceback
 from handler_host.workers.runtime.log_bridge import request_id
 from handler_host.workers.runtime.native_calls import (
@@ -292,11 +293,7 @@ class OperationRunner:
         # A plugin may have set fields of other types, and a malformed frame would break the channel for all calls.
         param = None if error.param is None else str(error.param)
         retry_after = bound_seconds(error.retry_after) if isinstance(error.retry_after, int | float) else None
-        cause = error.cause
-        if cause is None and isinstance(error, UpstreamError):
-            from handler_host.workers.runtime.failure_cause import describe_cause  # only a failure needs it
-
-            cause = describe_cause(error)
+        cause = _cause_of(error)
         response = error.response if isinstance(error, UpstreamError) else None
         cause = None if cause is None else str(cause)
         reply = frames.Error(frame.number, error.code, str(error.message), param, retry_after, cause, response)
@@ -311,6 +308,17 @@ class OperationRunner:
             log=logging.LoggerAdapter(self._log, {}),
             traceparent=frame.traceparent,
         )
+
+
+def _cause_of(error: HostError) -> str | None:
+    """Return the cause of an error that the handler has given, or that of a provider's failure."""
+    if error.cause is not None or not isinstance(error, UpstreamError):
+        return error.cause
+    try:
+        from handler_host.workers.runtime.failure_cause import describe_cause  # only a failure needs it
+    except OSError:  # without descriptors, which may be the cause, nothing can be imported
+        return None
+    return describe_cause(error)
 
 
 def _cut(error: frames.Error, max_frame: int) -> frames.Error:
@@ -336,8 +344,6 @@ def _decode(operation: Operation, body: bytes) -> Any:
 
 def _failure(frame: frames.Call, error: BaseException) -> HostError:
     """Return the error for the client if an operation failed with ``error``."""
-    from handler_host.workers.worker_process import out_of_resources, resource_error  # few workers need them
-
     refusal = resource_error(error)
     if refusal is not None:
         return out_of_resources(f"a thread, process or file of {frame.operation}", refusal)

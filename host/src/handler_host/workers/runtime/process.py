@@ -112,7 +112,9 @@ async def serve_connection(
         except LoadError as error:
             is_refused = "files" in confinement and isinstance(error.__cause__, PermissionError)
             reason = error.reason + FILES_HINT if is_refused else error.reason
-            host.send(frames.Failed(reason, error.trace, error.out_of_memory, error.is_retryable))
+            host.send(
+                frames.Failed(reason, error.trace, error.out_of_memory, error.out_of_resources, error.is_retryable)
+            )
             await host.drain()
             return 1
         grace = await _wait_for_stop(host, inline)
