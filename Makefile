@@ -92,7 +92,7 @@ unit: setup ## the tests without processes and SDKs, on all cores, in seconds; f
 
 .PHONY: pythons
 pythons: setup ## unit tests and a part of the integration tests on every other Python >= 3.11 that is found
-	@own=$$($(python) -c $(MINOR)); status=0; for path in $$(.ci/pythons); do \
+	@own=$$($(python) -c $(MINOR)); status=0; for path in $(or $(PYTHONS),$$(.ci/pythons)); do \
 		version=$$($$path -c $(MINOR)); test "$$version" != "$$own" || continue; \
 		echo "Python $$version"; \
 		$(MAKE) --no-print-directory portable PYTHON=$$path VENV=.venv-$$version-test LOCK=test || status=1; \
