@@ -47,6 +47,21 @@ async def test_the_package_chats_whole_and_streamed(tmp_path: Path) -> None:
         assert (call.function.name, call.function.arguments) == ("look", {"a": 1})
 
 
+async def test_a_body_of_curl_needs_no_media_type(tmp_path: Path) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with parrot(tmp_path) as (host, _):
+        for path, body in (
+            ("/api/chat", {"messages": user("hello"), "stream": False}),
+            ("/api/generate", {"prompt": "hello", "stream": False}),
+            ("/api/show", {}),
+        ):
+            data = json.dumps({"model": "parrot", **body})
+            async with host.ask("POST", path, data=data, headers=form) as response:
+                assert response.status == 200
+            async with host.ask("POST", path, data=data, headers={**form, "Origin": "https://a.example"}) as response:
+                assert response.status == 403
+
+
 async def test_errors_have_status_and_text_and_end_a_stream(tmp_path: Path) -> None:
     async with parrot(tmp_path, keys=("key-1",)) as (host, client):
         with pytest.raises(ollama.ResponseError) as missing:

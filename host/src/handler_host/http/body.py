@@ -102,21 +102,28 @@ class BodyReader:
             await self._run(check_json, body, len(body))
         return body
 
-    async def read(self, request: web.Request) -> bytes:
+    async def read(self, request: web.Request, *, any_media_type: bool = False) -> bytes:
         """Return the body, which the client declares as JSON, for a decoder; ``{}`` for an empty one.
 
-        Raises ``UnsupportedMediaType``, ``BodyTooLarge``, ``RequestTimeout``, ``MemoryBudget``, and ``InvalidInput``
-        for one that is nested too deeply.
+        ``any_media_type`` is for clients that do not declare it: ``curl -d`` sends the media type of a form. Raises
+        ``UnsupportedMediaType``, ``BodyTooLarge``, ``RequestTimeout``, ``MemoryBudget``, and ``InvalidInput`` for one
+        that is nested too deeply.
         """
-        return await self._read(request, max_values=MAX_VALUES)
+        return await self._read(request, max_values=MAX_VALUES, any_media_type=any_media_type)
 
-    async def _read(self, request: web.Request, *, max_values: int | None, limit_bytes: int | None = None) -> bytes:
+    async def _read(
+        self,
+        request: web.Request,
+        *,
+        max_values: int | None,
+        limit_bytes: int | None = None,
+        any_media_type: bool = False,
+    ) -> bytes:
         limit_bytes = min(self._limit_bytes, limit_bytes or self._limit_bytes)
         if not request.can_read_body:
             return EMPTY_OBJECT
-        media_type = request.headers.get(hdrs.CONTENT_TYPE)
-        if media_type is not None and media_type != JSON and not _is_json(media_type):
-            raise UnsupportedMediaType(f"the body must be application/json, not {media_type[:100]!r}")
+        if not any_media_type:
+            _check_media_type(request)
         _check_transfer_coding(request)
         encoding = None
         if hdrs.CONTENT_ENCODING in request.headers:
@@ -187,6 +194,12 @@ class BodyReader:
 def _too_large(limit_bytes: int) -> BodyTooLarge:
     key = "" if limit_bytes == OPTIONS_BYTES else " (server.max_body)"
     return BodyTooLarge(f"the body is longer than {limit_bytes} bytes{key}")
+
+
+def _check_media_type(request: web.Request) -> None:
+    media_type = request.headers.get(hdrs.CONTENT_TYPE)
+    if media_type is not None and media_type != JSON and not _is_json(media_type):
+        raise UnsupportedMediaType(f"the body must be application/json, not {media_type[:100]!r}")
 
 
 def _is_json(media_type: str) -> bool:

@@ -81,7 +81,7 @@ class OllamaRoutes:
     ) -> web.StreamResponse:
         from handler_host.protocols.ollama.responses import ChunkEncoder, loaded
 
-        data = await self._bodies.read(request)
+        data = await self._bodies.read(request, any_media_type=True)
         model = self._name(await self._bodies.decode_data(data, model_of))
         ignored = self._chats.field_policy(request, model)(data)
         body = await self._bodies.decode_data(data, lambda data: decode(data, ignored))
@@ -104,7 +104,7 @@ class OllamaRoutes:
         from handler_host.protocols.embeddings import embed
         from handler_host.protocols.ollama.embeddings import decode_embed, embeddings
 
-        data = await self._bodies.read(request)
+        data = await self._bodies.read(request, any_media_type=True)
         model = self._name(await self._bodies.decode_data(data, model_of))
         ignored = self._chats.field_policy(request, model)(data)
         body = await self._bodies.decode_data(data, lambda data: decode_embed(data, ignored))
@@ -133,7 +133,7 @@ class OllamaRoutes:
         from handler_host.protocols.ollama.requests import decode_model
         from handler_host.protocols.ollama.responses import details
 
-        name = decode_model(await self._bodies.read(request)).requested
+        name = decode_model(await self._bodies.read(request, any_media_type=True)).requested
         return json_response(details(self._chats.model(self._name(name)), self._started))
 
     async def version(self, request: web.Request) -> web.StreamResponse:
