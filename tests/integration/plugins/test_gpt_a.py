@@ -163,6 +163,22 @@ def test_the_stop_sequence_that_a_server_names_is_the_responses(worker: WorkerUn
     assert worker.chat("Hi").stop_sequence is None
 
 
+def test_a_model_that_takes_no_reasoning_back(worker: WorkerUnderTest, provider: Upstream) -> None:
+    """Of a server whose other models do: Groq refuses the whole session then."""
+    thoughts = json.dumps({"choices": [{"index": 0, "delta": {"reasoning": "Hm.", "content": "Hi"}}]})
+    last = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    provider.respond_with(
+        Raw((f"data: {thoughts}\n\ndata: {last}\n\n".encode(),)),
+        Status(400, "'messages.1' : property 'reasoning' is unsupported"),
+        Reply(),
+    )
+    content = worker.dispatch("chat", HI)["content"]
+    history = [*HI["messages"], {"role": "assistant", "content": content}, *HI["messages"]]
+    response = worker.dispatch("chat", {"messages": history})
+    assert response["ignored"] == ["messages[].reasoning"]
+    assert [sent.body["messages"][1].get("reasoning") for sent in provider.requests[1:]] == ["Hm.", None]
+
+
 def test_tokens_are_counted_by_the_provider(worker: WorkerUnderTest, provider: Upstream) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     schema = {"type": "object", "properties": {}}

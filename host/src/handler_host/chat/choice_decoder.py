@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from handler_host.chat.finish_reasons import finish_reason_of, is_finish_reason
+from handler_host.chat.reasoning_marks import DETAILS, TEXT_FIELDS, ReasoningMarker, detail_text
 from handler_host.chat.tokens import token_count
 from handler_host.chat.tool_call_decoder import ToolCallDecoder
 from handler_host.chat.types import (
@@ -31,7 +32,9 @@ from handler_host.plugin.provider_errors import error_from_document
 class ChoiceDecoder:
     """Decoder of the choice ``number``: the chunks of a stream, or a whole one."""
 
-    def __init__(self, number: int, tool_names: Container[str], *, content_type: str, stop: Sequence[str]) -> None:
+    def __init__(
+        self, number: int, tool_names: Container[str], *, content_type: str, stop: Sequence[str], source: str | None
+    ) -> None:
         self._number = number
         self._content_type = content_type
         self._stop = stop
@@ -39,6 +42,7 @@ class ChoiceDecoder:
         self._texts: dict[str, list[str]] = {"reasoning": [], "content": [], "refusal": []}
         self._citations: set[tuple[Any, ...]] = set()
         self._calls = ToolCallDecoder(tool_names)
+        self._marker = ReasoningMarker(source)
         self.finish: str | None = None
         """The provider's finish reason."""
 
@@ -53,7 +57,7 @@ class ChoiceDecoder:
 
         Raises ``UpstreamError`` for a reason that means a failure, and for a tool call without a name.
         """
-        chunks: list[ChoiceChunk] = list(self._calls.close())
+        chunks: list[ChoiceChunk] = [*self._calls.close(), *self._marker.close()]
         reason = finish_reason_of(self.finish, has_tool_calls=self._calls.count > 0)
         if reason is not None:
             chunks.append(FinishChunk(reason=reason, stop_sequence=self._stop_sequence))
@@ -96,10 +100,13 @@ class ChoiceDecoder:
             ("content", TextChunk, self._text_of(message.get("content"), message)),
             ("refusal", RefusalChunk, self._text_of(message.get("refusal"), message)),
         )
+        self._marker.read(message, is_whole=is_whole)
         for name, kind, text in texts:
             if is_whole:
                 text = self._remainder(name, text)
             if text:
+                if name != "reasoning":
+                    chunks += self._marker.close()
                 self._texts[name].append(text)
                 # The text of a call whose arguments are complete comes after it.
                 chunks += self._calls.last()
@@ -114,6 +121,7 @@ class ChoiceDecoder:
         if isinstance(calls, list):
             if is_whole and self._calls.count:
                 return  # they came in the chunks before
+            chunks += self._marker.close()
             chunks += self._calls.chunks(calls, is_whole=is_whole)
         elif calls is not None:
             raise not_openais(message, self._content_type)
@@ -155,10 +163,13 @@ def not_openais(document: Any, content_type: str) -> UpstreamError:
 
 
 def _reasoning_of(message: Mapping[str, Any]) -> str:
-    """Return the text of a message's reasoning: in a field of its own, or in parts of the content (Mistral's)."""
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    """Return the text of a message's reasoning: in fields of its own, or in parts of the content (Mistral's)."""
+    reasoning = next((message[name] for name in TEXT_FIELDS if message.get(name)), None)
     if isinstance(reasoning, str):
         return reasoning
+    details = message.get(DETAILS)
+    if isinstance(details, list):
+        return "".join(detail_text(detail) for detail in details if isinstance(detail, Mapping))
     content = message.get("content")
     parts = [part.get("thinking") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     texts = [step.get("text") for part in parts if isinstance(part, list) for step in part if isinstance(step, Mapping)]

@@ -93,12 +93,14 @@ class CompletionDecoder:
         content_type: str = "",
         stop: Sequence[str] = (),
         choices: int | None = None,
+        source: str | None = None,
     ) -> None:
         self._content_type = content_type
         self._model: str | None = None
         """The model of the last :class:`ModelChunk`."""
         self._choices = [
-            ChoiceDecoder(number, tool_names, content_type=content_type, stop=stop) for number in range(choices or 1)
+            ChoiceDecoder(number, tool_names, content_type=content_type, stop=stop, source=source)
+            for number in range(choices or 1)
         ]
         self._first: object = None
         """Index of the choice that is read if the request asks for one."""

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from handler_host.chat.types import ChatRequest
+from handler_host.chat.reasoning_marks import reasoning_fields
+from handler_host.chat.types import AssistantMessage, ChatRequest
 
 _OWN_FIELDS = ("cache_control", "max_completion_tokens", "reasoning", "unsupported")
 """Fields of a chat request that chat completions have under another name, or lack."""
@@ -16,11 +17,13 @@ _OWN_MESSAGE_FIELDS = ("is_error", "reasoning")
 DEFAULT_FILENAME = "document.pdf"
 
 
-def completion_body(request: ChatRequest, *, keeps_cache_control: bool = False) -> dict[str, Any]:
+def completion_body(
+    request: ChatRequest, *, keeps_cache_control: bool = False, source: str | None = None
+) -> dict[str, Any]:
     """Return the body, without ``stream`` and without a model if the request has none.
 
     The limit of the response is ``max_completion_tokens`` if the client used that name. ``keeps_cache_control`` is for
-    servers that take Anthropic's markers.
+    servers that take Anthropic's markers. Reasoning with the format ``source`` goes back where the server had it.
     """
     body: dict[str, Any] = msgspec.to_builtins(request)
     for name in _OWN_FIELDS:
@@ -35,8 +38,10 @@ def completion_body(request: ChatRequest, *, keeps_cache_control: bool = False) 
         body.pop("parallel_tool_calls", None)
         if body.get("tool_choice") in ("auto", "none"):
             del body["tool_choice"]
-    for message in body["messages"]:
+    for message, own in zip(body["messages"], request.messages, strict=True):
         _rewrite_message(message, keeps_cache_control)
+        if isinstance(own, AssistantMessage) and own.reasoning:
+            message |= reasoning_fields(own.reasoning, source)
     if not keeps_cache_control:
         for tool in body.get("tools") or ():
             tool.pop("cache_control", None)

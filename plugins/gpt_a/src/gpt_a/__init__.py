@@ -71,6 +71,7 @@ class GptA(NativeOpenAI, ChatHandler):
                 "n",
                 "messages[].content[].file",
                 "messages[].content[].input_audio",
+                "messages[].reasoning",
             ),
             *("messages[].tool_calls[].signature", "prompt_cache_key", "reasoning", "service_tier", "verbosity"),
         }
@@ -110,7 +111,7 @@ class GptA(NativeOpenAI, ChatHandler):
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Send the request, and yield the chunks of the response."""
-        body = request_body(request, self._model_of(request), is_openai=self._is_openai)
+        body = request_body(request, self._model_of(request), is_openai=self._is_openai, source=self._source)
         if not self._has_summaries:
             body.leave_out_summary()
         if body.ignored:
@@ -121,11 +122,13 @@ class GptA(NativeOpenAI, ChatHandler):
             async for chunk in run():
                 yield chunk
         except UpstreamBadRequest as error:
-            if error.param != SUMMARY or not body.leave_out_summary():
+            refused = body.leave_out_refused(error)
+            if refused is None:
                 raise
-            if "organization" in error.message:  # else a model lacks the word: "Unsupported value: 'concise' ..."
+            # Else a model lacks the word: "Unsupported value: 'concise' ..."
+            if refused == SUMMARY and "organization" in error.message:
                 self._has_summaries = False
-            yield IgnoredChunk(fields=[SUMMARY])
+            yield IgnoredChunk(fields=[refused])
             async for chunk in run():
                 yield chunk
 
@@ -155,6 +158,11 @@ class GptA(NativeOpenAI, ChatHandler):
         self.leave_out_unsupported(request)
         attempt = partial(self._count, count_body(request, self._model_of(request)))
         return await retry_call(attempt, self._retries, deadline=call.deadline)
+
+    @property
+    def _source(self) -> str | None:
+        """The format of a compatible server's reasoning; OpenAI shows none in chat completions."""
+        return None if self._is_openai else self.context.handler
 
     @property
     def _is_openai(self) -> bool:
@@ -209,16 +217,21 @@ class GptA(NativeOpenAI, ChatHandler):
                 response = stream.response
                 content_type = response.headers.get("content-type", "")
                 documents = read_documents(response.aiter_bytes(), content_type)
-                async for chunk in decode_stream(documents, _decoder_of(body, content_type)):
+                async for chunk in decode_stream(documents, _decoder_of(body, content_type, self._source)):
                     yield chunk
 
 
-def _decoder_of(body: Body, content_type: str) -> StreamDecoder:
+def _decoder_of(body: Body, content_type: str, source: str | None) -> StreamDecoder:
     if body.path == RESPONSES:
         return ResponseDecoder(content_type)
     content = body.content
-    stop, choices = content.get("stop") or (), content.get("n")
-    return CompletionDecoder(tool_names=tool_names(content), content_type=content_type, stop=stop, choices=choices)
+    return CompletionDecoder(
+        tool_names=tool_names(content),
+        content_type=content_type,
+        stop=content.get("stop") or (),
+        choices=content.get("n"),
+        source=source,
+    )
 
 
 def _count_refusal(error: Any) -> HostError:

@@ -15,14 +15,18 @@ from handler_host.chat import (
     ChatRequest,
     FilePart,
     ReasoningOptions,
+    ReasoningPart,
     UserMessage,
     completion_body,
     flatten_tool_schemas,
 )
-from handler_host.plugin import InvalidInput
+from handler_host.plugin import InvalidInput, UpstreamBadRequest
 
 SUMMARY = "reasoning.summary"
-RESPONSES_SUPPORTS = frozenset({"messages[].reasoning", TOOL_MEDIA})
+REASONING = "messages[].reasoning"
+REASONING_FIELDS = ("reasoning_content", "reasoning_details", "reasoning")
+"""Fields in which compatible servers have the reasoning of a message."""
+RESPONSES_SUPPORTS = frozenset({TOOL_MEDIA})
 """Fields that OpenAI takes in its Responses API only."""
 _NOT_IN_RESPONSES = ("stop", "logit_bias", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty")
 RESPONSES_LACKS = frozenset(
@@ -67,6 +71,16 @@ class Body(NamedTuple):
         self.ignored.append(SUMMARY)
         return True
 
+    def leave_out_refused(self, refusal: UpstreamBadRequest) -> str | None:
+        """Remove the hint that the provider refuses, if it is one; return its name."""
+        if refusal.param == SUMMARY:
+            return SUMMARY if self.leave_out_summary() else None
+        # Groq, of its models that do not reason: "property 'reasoning' is unsupported".
+        fields = [name for name in REASONING_FIELDS if re.search(rf"\b{name}\b", refusal.message)]
+        messages = self.content.get("messages", ())
+        removed = [message.pop(name) for message in messages for name in fields if name in message]
+        return REASONING if removed else None
+
 
 def route_of(request: ChatRequest, model: str, *, is_openai: bool) -> str:
     """Return the path for a request: chat completions, except where OpenAI has the model, or tools, in another API.
@@ -84,21 +98,24 @@ def route_of(request: ChatRequest, model: str, *, is_openai: bool) -> str:
     return COMPLETIONS if has_demand or has_recording else RESPONSES
 
 
-def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
-    """Return the body for ``model``; ``is_openai``: the server is OpenAI's own, not a compatible one."""
+def request_body(request: ChatRequest, model: str, *, is_openai: bool, source: str | None = None) -> Body:
+    """Return the body for ``model``; ``is_openai``: the server is OpenAI's own, not a compatible one.
+
+    ``source`` is the format of a compatible server's reasoning.
+    """
     path = route_of(request, model, is_openai=is_openai)
     ignored = _adapt_reasoning(request, model, path, is_openai=is_openai)
     if is_openai:
         ignored += flatten_tool_schemas(request)
+    messages = [message for message in request.messages if isinstance(message, AssistantMessage)]
+    if not all(_goes_back(part, path, source) for message in messages for part in message.reasoning or ()):
+        ignored.append(REASONING)
     if path == RESPONSES or _REASONS.match(model):
         for name in ("temperature", "top_p"):
             if getattr(request, name) not in (None, 1):
                 ignored.append(name)
             setattr(request, name, None)
     if path == RESPONSES:
-        messages = [message for message in request.messages if isinstance(message, AssistantMessage)]
-        if not all(is_own_reasoning(part) for message in messages for part in message.reasoning or ()):
-            ignored.append("messages[].reasoning")
         if request.max_tokens is not None and request.max_tokens < MIN_OUTPUT_TOKENS:
             request.max_tokens = MIN_OUTPUT_TOKENS
             ignored.append("max_tokens")
@@ -106,7 +123,7 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
     _check_files(request)
     if request.max_tokens is not None and (is_openai or _REASONS.match(model)):
         request.max_completion_tokens = request.max_tokens
-    body = {**completion_body(request), "model": model}
+    body = {**completion_body(request, source=source), "model": model}
     if is_openai:
         # Gemini's signatures, after a fallback or a change of the model.
         calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
@@ -114,6 +131,11 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
         if any(signatures):
             ignored.append("messages[].tool_calls[].signature")
     return Body(path, body, ignored)
+
+
+def _goes_back(part: ReasoningPart, path: str, source: str | None) -> bool:
+    """Return whether the server gets a reasoning of an earlier response: it has made it."""
+    return is_own_reasoning(part) if path == RESPONSES else source is not None and part.format == source
 
 
 def _has_tools_without_reasoning(request: ChatRequest, model: str, *, is_openai: bool) -> bool:
