@@ -139,7 +139,11 @@ class CompletionDecoder:
         # With the first content and not before it: until then the call can be retried.
         if chunks and isinstance(model, str) and model and model != self._model:
             self._model = model
-            chunks.insert(0, ModelChunk(model=model))
+            tier, fingerprint = (
+                value if isinstance(value := document.get(name), str) and value else None
+                for name in ("service_tier", "system_fingerprint")
+            )
+            chunks.insert(0, ModelChunk(model=model, service_tier=tier, system_fingerprint=fingerprint))
         return chunks
 
     def last(self) -> list[ChatChunk]:

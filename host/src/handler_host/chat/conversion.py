@@ -43,6 +43,8 @@ def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
                 response.usage = chunk.usage
             case ModelChunk():
                 response.model = chunk.model
+                response.service_tier = chunk.service_tier or response.service_tier
+                response.system_fingerprint = chunk.system_fingerprint or response.system_fingerprint
             case IgnoredChunk():
                 response.ignored = _extended(response.ignored, chunk.fields)
             case _:
@@ -55,7 +57,11 @@ def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
 def to_chunks(response: ChatResponse) -> Iterator[ChatChunk]:
     """Yield a response as a stream of whole parts."""
     if response.model is not None:
-        yield ModelChunk(model=response.model)
+        yield ModelChunk(
+            model=response.model,
+            service_tier=response.service_tier,
+            system_fingerprint=response.system_fingerprint,
+        )
     if response.ignored:
         yield IgnoredChunk(fields=response.ignored)
     for number, choice in enumerate(response.choices):

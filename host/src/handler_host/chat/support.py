@@ -74,7 +74,7 @@ _NEUTRAL: dict[str, Callable[[Any], bool]] = {
     "presence_penalty": lambda value: value == 0,
     "frequency_penalty": lambda value: value == 0,
     "reasoning": lambda value: value.is_off or value == ReasoningOptions(),
-    "service_tier": lambda value: value in ("auto", "default", "standard_only"),
+    "service_tier": lambda value: value in ("auto", "default"),
     "tool_choice": lambda value: value in ("auto", "none"),
     "verbosity": lambda value: value == "medium",
 }

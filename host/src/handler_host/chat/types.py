@@ -196,6 +196,7 @@ class ChatRequest(_Model, forbid_unknown_fields=True):
     cache_control: CacheControl | None = None
     prompt_cache_key: str | None = None
     service_tier: str | None = None
+    """OpenAI's word for price and speed: ``auto``, ``default``, ``flex``, ``priority``."""
     unsupported: Unsupported | None = None
 
     def last_text(self) -> str:
@@ -263,9 +264,13 @@ class LogprobsChunk(_ChoiceChunk, tag="logprobs"):
 
 
 class ModelChunk(_Chunk, tag="model"):
-    """The model that responds, as the provider names it."""
+    """The model that responds, as the provider names it; a later one replaces what it has."""
 
     model: str
+    service_tier: str | None = None
+    """The tier that served the request, in the words of the request."""
+    system_fingerprint: str | None = None
+    """The provider's name for the configuration of its servers."""
 
 
 class FinishChunk(_ChoiceChunk, tag="finish"):
@@ -332,6 +337,8 @@ class ChatResponse(ChatChoice):
 
     usage: Usage | None
     model: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
     ignored: list[str] | None = None
     """Fields of the request that the handler has left out."""
     alternatives: list[ChatChoice] | None = None

@@ -12,11 +12,13 @@ State = TypeVar("State")
 
 
 class StreamState(Generic[State]):
-    """The model and the usage, which all choices share, and the state of each choice, which ``make`` returns."""
+    """The model, its tier, the usage, and the state of each choice, which ``make`` returns."""
 
     def __init__(self, model: str, make: Callable[[int], State]) -> None:
         self.model = model
         """The requested one until the handler has named its own."""
+        self.service_tier: str | None = None
+        self.system_fingerprint: str | None = None
         self.usage: chat.Usage | None = None
         self.choices = ByChoice(make)
 
@@ -25,6 +27,8 @@ class StreamState(Generic[State]):
         match chunk:
             case chat.ModelChunk():
                 self.model = chunk.model
+                self.service_tier = chunk.service_tier or self.service_tier
+                self.system_fingerprint = chunk.system_fingerprint or self.system_fingerprint
             case chat.UsageChunk():
                 self.usage = chunk.usage
             case chat.IgnoredChunk():

@@ -41,6 +41,7 @@ class _Response(msgspec.Struct):
 
     model: str = ""
     incomplete_details: _Details | None = None
+    service_tier: str | None = None
     usage: Any = None
 
 
@@ -120,4 +121,6 @@ class ResponseDecoder:
                 details = response.incomplete_details
                 self._finish = details.reason if details is not None else event.type.removeprefix("response.")
                 self._usage = usage_from(response.usage)
+                if response.service_tier is not None:  # until here it is that of the request
+                    return [ModelChunk(model=response.model, service_tier=response.service_tier)]
         return []

@@ -60,6 +60,7 @@ class EventDecoder:
     def __init__(self, content_type: str = "") -> None:
         self._content_type = content_type
         self._model: str | None = None
+        self._service_tier: str | None = None
         """The model, until its chunk is returned."""
         self._counts: dict[str, int] = {}
         """Token counts so far; a later event has higher ones, or leaves them out."""
@@ -114,7 +115,7 @@ class EventDecoder:
         """Return the chunks, the first ones with the model before them."""
         # With the first content and not before it: until then the call can be retried.
         if chunks and self._model:
-            chunks.insert(0, ModelChunk(model=self._model))
+            chunks.insert(0, ModelChunk(model=self._model, service_tier=self._service_tier))
             self._model = None
         return chunks
 
@@ -142,6 +143,8 @@ class EventDecoder:
 
     def _start_message(self, message: Mapping[str, Any]) -> None:
         self._model = _text(message, "model") or None
+        tier = _text(_object(message, "usage"), "service_tier")
+        self._service_tier = "default" if tier == "standard" else tier or None
         self._count(message)
 
     def _add_message(self, message: Mapping[str, Any]) -> list[ChatChunk]:

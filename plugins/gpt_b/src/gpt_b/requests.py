@@ -35,7 +35,8 @@ SAMPLING_VERSION = "2023-06-01"
 """API version that accepts ``temperature`` and ``top_p``: the next one, 2026-10-21, refuses them for all models."""
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 MAX_TEMPERATURE = 1.0
-SERVICE_TIERS = ("auto", "standard_only")
+SERVICE_TIERS = {"auto": "auto", "default": "standard_only"}
+"""Anthropic's word for each tier of a request."""
 JSON_ONLY = "Respond with one JSON object and nothing else: no Markdown, no text before or after it."
 """Instruction for a response in JSON without a schema: Anthropic itself has such responses by a schema only."""
 
@@ -66,15 +67,14 @@ def message_body(request: ChatRequest, model: str, max_tokens: int) -> Body:
         )
     tier = request.service_tier
     if tier is not None and tier not in SERVICE_TIERS:
-        ignored = ignored if tier == "default" else [*ignored, "service_tier"]
-        tier = None
+        ignored = [*ignored, "service_tier"]
     body["max_tokens"] = max_tokens
     optional = {
         "temperature": temperature,
         "top_p": request.top_p,
         "top_k": request.top_k,
         "stop_sequences": request.stop or None,
-        "service_tier": tier,
+        "service_tier": SERVICE_TIERS.get(tier or ""),
         "metadata": {"user_id": request.user} if request.user else None,
     }
     present = {name: value for name, value in optional.items() if value is not None and name not in ignored}

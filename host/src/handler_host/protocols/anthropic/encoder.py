@@ -59,6 +59,7 @@ class EventEncoder:
         self._calls: dict[int, int] = {}
         """Index of each tool call's block, by the index of the call."""
         self._usage = chat.Usage()
+        self._service_tier: str | None = None
         self._finish: chat.FinishReason = "stop"
         self._stop_sequence: str | None = None
         self._reasoning: chat.ReasoningChunk | None = None
@@ -79,7 +80,7 @@ class EventEncoder:
             case chat.FinishChunk():
                 self._finish, self._stop_sequence = chunk.reason, chunk.stop_sequence
             case chat.ModelChunk():
-                self._model = chunk.model
+                self._model, self._service_tier = chunk.model, chunk.service_tier
             case chat.UsageChunk():
                 self._usage = chunk.usage
             case chat.ReasoningChunk():
@@ -105,7 +106,7 @@ class EventEncoder:
         if self._has_started:
             return []
         self._has_started = True
-        empty = Message(id=self._id, model=self._model, content=[], usage=usage_of(self._usage))
+        empty = Message(id=self._id, model=self._model, content=[], usage=usage_of(self._usage, self._service_tier))
         return [MessageStart(message=empty), Ping()]
 
     def _add_text(self, text: str) -> list[Event]:

@@ -267,7 +267,8 @@ def decode_message(
     translated.chat.top_p = request.top_p
     translated.chat.top_k = request.top_k
     translated.chat.user = request.metadata.user_id if request.metadata is not None else None
-    translated.chat.service_tier = request.service_tier
+    tier = request.service_tier
+    translated.chat.service_tier = "default" if tier == "standard_only" else tier
     translated.chat.max_tokens = request.max_tokens
     translated.chat.stop = request.stop_sequences or None
     return request, translated

@@ -20,6 +20,8 @@ STOP_REASONS: dict[chat.FinishReason, str] = {
     "tool_calls": "tool_use",
     "content_filter": "refusal",
 }
+SERVICE_TIERS = {"default": "standard", "priority": "priority"}
+"""Anthropic's word for each tier of a response."""
 
 
 class _Response(msgspec.Struct, kw_only=True):
@@ -40,6 +42,7 @@ class Usage(_Response, kw_only=True):
     cache_creation_input_tokens: int | UnsetType = UNSET
     cache_read_input_tokens: int | UnsetType = UNSET
     output_tokens_details: OutputDetails | UnsetType = UNSET
+    service_tier: str | UnsetType = UNSET
 
 
 class WebCitation(_Response, tag_field="type", tag="web_search_result_location", kw_only=True):
@@ -286,7 +289,7 @@ def message(response: chat.ChatResponse, *, message_id: str, model: str) -> Mess
         stop_reason=stop_reason_of(response.finish_reason, refusal, response.stop_sequence),
         stop_sequence=response.stop_sequence,
         stop_details=StopDetails(explanation=refusal) if refusal else None,
-        usage=usage_of(response.usage or chat.Usage()),
+        usage=usage_of(response.usage or chat.Usage(), response.service_tier),
     )
 
 
@@ -319,12 +322,13 @@ def stop_reason_of(finish: chat.FinishReason, refusal: str | None, stop_sequence
     return "stop_sequence" if finish == "stop" and stop_sequence is not None else STOP_REASONS[finish]
 
 
-def usage_of(usage: chat.Usage) -> Usage:
-    """Return token counts in Anthropic's form."""
+def usage_of(usage: chat.Usage, service_tier: str | None = None) -> Usage:
+    """Return token counts in Anthropic's form, which have the tier of the response."""
     cached, written = usage.cached_tokens, usage.cache_write_tokens
     shape = Usage(input_tokens=max(0, usage.prompt_tokens - cached - written), output_tokens=usage.completion_tokens)
     if cached or written:
         shape.cache_read_input_tokens, shape.cache_creation_input_tokens = cached, written
     if usage.reasoning_tokens:
         shape.output_tokens_details = OutputDetails(thinking_tokens=usage.reasoning_tokens)
+    shape.service_tier = SERVICE_TIERS.get(service_tier or "", UNSET)
     return shape

@@ -35,6 +35,8 @@ from handler_host.protocols.stream_state import StreamState
 FINISHES = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
 MALFORMED_CALL = "MALFORMED_FUNCTION_CALL"
 """Google's finish reason for a function call whose arguments are not a JSON object."""
+SERVICE_TIERS = {"default": "standard", "flex": "flex", "priority": "priority"}
+"""Google's word for each tier of a response."""
 MAX_SEGMENT = 2000
 """Characters of the longest cited text that is repeated beside its place: many long ones would be quadratic."""
 
@@ -82,7 +84,7 @@ class ChunkEncoder:
         """Return the chunk to send after the handler's last one: calls, finish reasons and usage."""
         last = self._response([candidate.last(number) for number, candidate in sorted(self._state.choices.items())])
         if self._state.usage is not None:
-            last.usage_metadata = _usage(self._state.usage)
+            last.usage_metadata = _usage(self._state.usage, self._state.service_tier)
         return last
 
     def _response(self, candidates: list[Candidate]) -> GenerateContentResponse:
@@ -183,13 +185,14 @@ def _byte_offsets(text: str, places: Iterable[int | None]) -> dict[int, int]:
     return offsets
 
 
-def _usage(usage: chat.Usage) -> UsageMetadata:
+def _usage(usage: chat.Usage, service_tier: str | None) -> UsageMetadata:
     return UsageMetadata(
         prompt_token_count=usage.prompt_tokens,
         candidates_token_count=max(0, usage.completion_tokens - usage.reasoning_tokens),
         total_token_count=usage.total_tokens or usage.prompt_tokens + usage.completion_tokens,
         cached_content_token_count=usage.cached_tokens or UNSET,
         thoughts_token_count=usage.reasoning_tokens or UNSET,
+        service_tier=SERVICE_TIERS.get(service_tier or "", UNSET),
     )
 
 

@@ -187,7 +187,7 @@ class GenerateContentRequest(_Request):
             top_p=config.top_p,
             top_k=round(config.top_k) if config.top_k is not None else None,
             reasoning=_reasoning(config.thinking_config),
-            service_tier=self.service_tier,
+            service_tier=_service_tier(self.service_tier),
             logprobs=config.response_logprobs,
             top_logprobs=config.logprobs,
             max_tokens=config.max_output_tokens,
@@ -228,6 +228,13 @@ class GenerateContentRequest(_Request):
         names = frozenset(allowed)
         chosen = {place: tool for place, tool in translated.items() if tool.function.name in names}
         return chosen, "required" if mode == "any" else mode
+
+
+def _service_tier(tier: str | None) -> str | None:
+    """Return OpenAI's word for a tier; Google's SDKs write theirs in any case."""
+    if tier is None:
+        return None
+    return {"standard": "default", "unspecified": "auto"}.get(tier.lower(), tier.lower())
 
 
 def _reasoning(config: ThinkingConfig | None) -> chat.ReasoningOptions | None:

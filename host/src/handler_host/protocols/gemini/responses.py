@@ -121,6 +121,7 @@ class UsageMetadata(_Response, kw_only=True):
     total_token_count: int
     cached_content_token_count: int | UnsetType = UNSET
     thoughts_token_count: int | UnsetType = UNSET
+    service_tier: str | UnsetType = UNSET
 
 
 class GenerateContentResponse(_Response, kw_only=True):

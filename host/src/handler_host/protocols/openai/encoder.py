@@ -59,6 +59,8 @@ class ChunkEncoder:
             model=self._state.model,
             choices=choices,
             usage=None if self._include_usage else UNSET,
+            service_tier=self._state.service_tier or UNSET,
+            system_fingerprint=self._state.system_fingerprint or UNSET,
         )
 
 

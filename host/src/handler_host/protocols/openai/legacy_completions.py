@@ -89,6 +89,7 @@ class Completion(msgspec.Struct, kw_only=True):
     model: str
     choices: list[Choice]
     usage: Usage | UnsetType = UNSET
+    system_fingerprint: str | UnsetType = UNSET
 
 
 class CompletionEncoder:
@@ -98,6 +99,7 @@ class CompletionEncoder:
         self._id = completion_id
         self._created = created
         self._model = model
+        self._fingerprint: str | None = None
         self._include_usage = include_usage
         self._usage: chat.Usage | None = None
         self._reasons = {0: "stop"}
@@ -111,7 +113,7 @@ class CompletionEncoder:
             case chat.FinishChunk():
                 self._reasons[chunk.choice] = _reason(chunk.reason)
             case chat.ModelChunk():
-                self._model = chunk.model
+                self._model, self._fingerprint = chunk.model, chunk.system_fingerprint
             case chat.UsageChunk():
                 self._usage = chunk.usage
             case _:
@@ -132,7 +134,7 @@ class CompletionEncoder:
 
     def whole(self, response: chat.ChatResponse) -> Completion:
         """Return a whole response."""
-        self._model = response.model or self._model
+        self._model, self._fingerprint = response.model or self._model, response.system_fingerprint
         choices = [
             Choice(text=choice.text or choice.refusal or "", index=number, finish_reason=_reason(choice.finish_reason))
             for number, choice in enumerate(response.choices)
@@ -143,7 +145,13 @@ class CompletionEncoder:
         return completion
 
     def _completion(self, choices: list[Choice]) -> Completion:
-        return Completion(id=self._id, created=self._created, model=self._model, choices=choices)
+        return Completion(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=choices,
+            system_fingerprint=self._fingerprint or UNSET,
+        )
 
 
 def decode_completion(body: bytes, ignored: IgnoredFields) -> tuple[CompletionRequest, TranslatedRequest]:

@@ -121,6 +121,8 @@ class Chunk(_Response, kw_only=True):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
+    service_tier: str | UnsetType = UNSET
+    system_fingerprint: str | UnsetType = UNSET
 
 
 class ResponseMessage(_Response, kw_only=True):
@@ -153,6 +155,8 @@ class Completion(_Response, kw_only=True):
     model: str
     choices: list[ResponseChoice]
     usage: Usage | UnsetType = UNSET
+    service_tier: str | UnsetType = UNSET
+    system_fingerprint: str | UnsetType = UNSET
 
 
 class Model(_Response, kw_only=True):
@@ -217,6 +221,8 @@ def completion(
         model=response.model or model,
         choices=[_choice(number, choice, custom) for number, choice in enumerate(response.choices)],
         usage=to_usage(response.usage) if response.usage is not None else UNSET,
+        service_tier=response.service_tier or UNSET,
+        system_fingerprint=response.system_fingerprint or UNSET,
     )
 
 

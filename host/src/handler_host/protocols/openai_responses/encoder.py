@@ -112,6 +112,7 @@ class ResponseEncoder:
                 self._logprobs += chunk.content
             case chat.ModelChunk():
                 self.response.model = chunk.model
+                self.response.service_tier = chunk.service_tier or self.response.service_tier
             case chat.UsageChunk():
                 self.response.usage = usage_of(chunk.usage)
             case chat.IgnoredChunk():

@@ -137,6 +137,7 @@ class Response(_Shape, kw_only=True):
     parallel_tool_calls: bool = True
     previous_response_id: None = None
     reasoning: Reasoning = field(default_factory=Reasoning)
+    service_tier: str | None = None
     store: bool = False
     temperature: float | None = None
     text: Any = None
