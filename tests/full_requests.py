@@ -232,6 +232,13 @@ _MESSAGES: dict[str, Any] = {
                         "content": [{"type": "text", "text": "Most.", "cache_control": MARKER}],
                     },
                 },
+                {
+                    "type": "search_result",
+                    "title": "c",
+                    "source": "https://example.com/c",
+                    "content": [{"type": "text", "text": "Found."}],
+                    "cache_control": MARKER,
+                },
             ],
         },
         {

@@ -250,6 +250,17 @@ class TestTranslation:
         ]
 
 
+def test_a_search_result_is_text_for_every_handler() -> None:
+    """In a message and in the result of a tool: a model that does not see it makes its response up."""
+    marker = {"type": "ephemeral"}
+    source = {"title": "Cats", "source": "https://example.com/", "content": [{"type": "text", "text": "They purr."}]}
+    block = {"type": "search_result", **source, "cache_control": marker}
+    history = [USER, message_of([CALL], "assistant"), message_of([{**RESULT, "content": [block]}, block])]
+    _, result, after = translated(messages=history).messages[-3:]
+    texts = [chat.TextPart(text="Cats (https://example.com/):"), chat.TextPart(text="They purr.", cache_control=marker)]
+    assert (result.content, after.content) == (texts, texts)
+
+
 def test_notes_between_calls_turn_the_reasoning_off() -> None:
     ignored = IgnoredFields()
     _, translated_request = decode_message(request(thinking={"type": "between_tools"}), ignored)

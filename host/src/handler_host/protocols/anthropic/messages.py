@@ -34,9 +34,9 @@ FIELDS: dict[str, Field] = {
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 CHOICES = {
     "messages[].role": "user, assistant or system",
-    "messages[].content[].type": "text, image, document, tool_use, tool_result, thinking or redacted_thinking, each in "
-    "the message of its role",
-    "messages[].content[].content[].type": "text, image or document",
+    "messages[].content[].type": "text, image, document, search_result, tool_use, tool_result, thinking or "
+    "redacted_thinking, each in the message of its role",
+    "messages[].content[].content[].type": "text, image, document or search_result",
     "messages[].content[].source.type": "base64 or url; the host stores no files",
     "messages[].content[].source.media_type": ", ".join(MEDIA_TYPES),
     "output_config.format.type": "json_schema",
@@ -116,6 +116,14 @@ class DocumentBlock(_Block, tag_field="type", tag="document", kw_only=True):
     title: str | None = None
 
 
+class SearchResultBlock(_Block, tag_field="type", tag="search_result", kw_only=True):
+    """A text that the client has found, with its source."""
+
+    content: list[TextBlock]
+    source: str
+    title: str
+
+
 class ThinkingBlock(_Request, tag_field="type", tag="thinking", kw_only=True):
     """Reasoning of an earlier response."""
 
@@ -142,14 +150,14 @@ class ToolResultBlock(_Block, tag_field="type", tag="tool_result", kw_only=True)
     """The result of a tool call; null stands for a block of another type, which is left out."""
 
     tool_use_id: str
-    content: str | list[TextBlock | ImageBlock | DocumentBlock | None] = ""
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | None] = ""
     is_error: bool | None = None
 
 
 class UserMessage(_Request, tag_field="role", tag="user", kw_only=True):
     """Text, images and documents of the user, and results of tools; null stands for a block that is left out."""
 
-    content: str | list[TextBlock | ImageBlock | DocumentBlock | ToolResultBlock | None]
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolResultBlock | None]
 
 
 class AssistantMessage(_Request, tag_field="role", tag="assistant", kw_only=True):

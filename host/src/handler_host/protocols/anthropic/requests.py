@@ -16,7 +16,7 @@ from handler_host.protocols.fields import IgnoredFields, hint
 from handler_host.protocols.opaque import CALL_FORMAT, unseal
 from handler_host.protocols.translated_request import TranslatedRequest, check_model
 
-PROVIDER_BLOCKS = frozenset({"container_upload", "mcp_tool_use", "search_result", "server_tool_use", "tool_reference"})
+PROVIDER_BLOCKS = frozenset({"container_upload", "mcp_tool_use", "server_tool_use", "tool_reference"})
 """Blocks that only Anthropic can read."""
 RENAMED = {
     "messages[].is_error": "messages[].content[].is_error",
@@ -100,13 +100,16 @@ def _texts(blocks: list[anthropic.TextBlock]) -> list[chat.TextPart]:
 
 
 def _parts(
-    block: anthropic.TextBlock | anthropic.ImageBlock | anthropic.DocumentBlock,
+    block: anthropic.TextBlock | anthropic.ImageBlock | anthropic.DocumentBlock | anthropic.SearchResultBlock,
 ) -> list[chat.TextPart | chat.ImagePart | chat.FilePart]:
-    """Return the parts of a block: several for a document of blocks."""
+    """Return the parts of a block: several for a document of blocks, and for a search result."""
     if isinstance(block, anthropic.TextBlock):
         return [chat.TextPart(text=block.text, cache_control=block.cache_control)]
     if isinstance(block, anthropic.ImageBlock):
         return [_image(block)]
+    if isinstance(block, anthropic.SearchResultBlock):
+        heading = chat.TextPart(text=f"{block.title} ({block.source}):")
+        return _marked([heading, *_texts(block.content)], block.cache_control)
     source = block.source
     title = [chat.TextPart(text=f"{block.title}:")] if block.title else []
     if isinstance(source, anthropic.TextSource):
@@ -114,12 +117,18 @@ def _parts(
     if isinstance(source, anthropic.ContentSource):
         if isinstance(source.content, str):
             return [*title, chat.TextPart(text=source.content, cache_control=block.cache_control)]
-        parts = [*title, *(part for inner in source.content for part in _parts(inner))]
-        if parts and parts[-1].cache_control is None:
-            parts[-1].cache_control = block.cache_control
-        return parts
+        return _marked([*title, *(part for inner in source.content for part in _parts(inner))], block.cache_control)
     file = chat.FileUrl(url=_url(source), filename=block.title)
     return [chat.FilePart(file=file, cache_control=block.cache_control)]
+
+
+def _marked(
+    parts: list[chat.TextPart | chat.ImagePart | chat.FilePart], cache_control: chat.CacheControl | None
+) -> list[chat.TextPart | chat.ImagePart | chat.FilePart]:
+    """Return the parts of a block, with its marker on the last one, unless that has its own."""
+    if parts and parts[-1].cache_control is None:
+        parts[-1].cache_control = cache_control
+    return parts
 
 
 def _calls_and_reasoning(blocks: Sequence[object]) -> tuple[list[chat.ToolCall], list[chat.ReasoningPart]]:
