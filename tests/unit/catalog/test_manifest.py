@@ -191,6 +191,26 @@ class TestErrors:
         with pytest.raises(ManifestError, match="longer than 256 KiB"):
             read_manifest(str(path))
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            ".".join("a" * 5_000) + " = 1",
+            "title = {" + ".".join("a" * 5_000) + " = 1}",
+            ".".join(['"\\""'] * 5_000) + " = 1",
+            f"[{'.'.join('a' * 500)}]\n" + "b = 1\n" * 10_000,
+        ],
+        ids=["key", "inline table", "quoted", "table of many keys"],
+    )
+    def test_name_of_many_parts_is_not_parsed(self, text: str) -> None:
+        """The parser takes quadratic time and memory for it: 10 GB for 100 KB."""
+        with pytest.raises(ManifestError, match=r"x\.toml: not valid TOML: a line has too many dots"):
+            parse_manifest(text, "x.toml")
+
+    def test_a_long_line_with_dots_is_read(self) -> None:
+        """Texts and lists of models have many."""
+        text = 'description = "' + "One. " * 1_000 + '"'
+        assert parse_manifest(text, "x.toml").description.count(".") == 1_000
+
     def test_file_cannot_be_read(self, tmp_path: Path) -> None:
         with pytest.raises(ManifestError, match="cannot be read"):
             read_manifest(str(tmp_path))

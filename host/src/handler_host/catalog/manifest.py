@@ -19,6 +19,7 @@ from handler_host._internal import units, versions
 from handler_host._internal.source_location import line_of, lines_of, place_in_toml
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.toml_error import explain_toml_error
+from handler_host._internal.untrusted_toml import parse_untrusted_toml
 from handler_host.catalog import settings
 from handler_host.catalog.settings import Setting
 from handler_host.catalog.worker_limit import check_worker_limit
@@ -152,10 +153,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 @functools.lru_cache(maxsize=256)  # most manifests are unchanged at a rescan, and parsing them took 40 % of it
 def parse_manifest(data: str | bytes, path: str) -> Manifest:
     """Parse the text of a manifest; ``path`` is for messages. Raises :class:`ManifestError`."""
-    import tomllib  # a host without manifests does not need it
-
     try:
-        table = tomllib.loads(data if isinstance(data, str) else data.decode())
+        table = parse_untrusted_toml(data if isinstance(data, str) else data.decode())
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except ValueError as error:
