@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from handler_host.chat.call_ids import fit_call_ids
     from handler_host.chat.completion_decoder import (
         CompletionDecoder,
         StreamDecoder,
@@ -155,6 +156,7 @@ __all__ = [
     "embed_response",
     "embedding_body",
     "finish_reason_of",
+    "fit_call_ids",
     "flatten_tool_schemas",
     "image_of",
     "is_openai",
@@ -169,6 +171,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "call_ids": ("fit_call_ids",),
     "completion_encoder": ("DEFAULT_FILENAME", "completion_body", "is_openai", "tool_names"),
     "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "usage_from"),
     "embeddings": ("EmbedRequest", "EmbedResponse", "embed_response", "embedding_body"),

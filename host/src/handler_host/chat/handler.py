@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import ClassVar, NoReturn
 
 from handler_host._internal.source_location import in_brackets, place_of
+from handler_host.chat.call_ids import call_ids
 from handler_host.chat.conversion import accumulate
 from handler_host.chat.stream_repair import StreamRepair
 from handler_host.chat.support import leave_out_unsupported
@@ -69,16 +70,18 @@ class ChatHandler:
     async def chat(self, request: ChatRequest, call: CallInfo) -> AsyncIterator[ChatChunk]:
         """Run :meth:`stream`, and end it with a finish reason if it has none.
 
-        Surrogate pairs that two chunks share are joined, and a tool call without an ID of its own gets one.
+        Surrogate pairs that two chunks share are joined, and a tool call without an ID of its own, also in
+        the history, gets one.
         The fields that were left out come with the first chunk, not before it: until then the call can be retried,
         and go to a fallback.
         """
         tidy_schemas(request)
         validate_request(request)
+        known_ids = call_ids(request)
         ignored = self.leave_out_unsupported(request)
         method: Callable[..., AsyncIterator[object]] = self.stream
         source = method(request, call=call) if self._stream_takes_call else method(request)
-        repair = StreamRepair()
+        repair = StreamRepair(known_ids)
         async with aclosing(source) as items:  # type: ignore[type-var]
             async for item in items:
                 if isinstance(item, IgnoredChunk):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from msgspec.structs import replace
 
@@ -36,10 +36,10 @@ def new_call_id() -> str:
 
 
 class StreamRepair:
-    """Repairer of one stream, with the state of each of its choices."""
+    """Repairer of one stream, with the state of each of its choices; ``known_ids`` are those of calls before it."""
 
-    def __init__(self) -> None:
-        self._choices = ByChoice(_ChoiceRepair)
+    def __init__(self, known_ids: Collection[str] = ()) -> None:
+        self._choices = ByChoice(lambda number: _ChoiceRepair(number, known_ids))
 
     @property
     def unfinished(self) -> list[int]:
@@ -67,8 +67,9 @@ class _ChoiceRepair:
     clients send the result of a call back with its ID.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, known_ids: Collection[str]) -> None:
         self._number = number
+        self._known_ids = known_ids
         self.is_finished = False
         """Whether a finish reason has come."""
         self._halves: dict[_Key, str] = {}
@@ -139,7 +140,7 @@ class _ChoiceRepair:
         if known is not None:
             return chunk if chunk.id is None or chunk.id == known else replace(chunk, id=known)
         call_id = chunk.id
-        if not call_id or call_id in self._ids.values():
+        if not call_id or call_id in self._known_ids or call_id in self._ids.values():
             call_id = new_call_id()
         self._ids[chunk.index] = call_id
         return chunk if call_id == chunk.id else replace(chunk, id=call_id)

@@ -18,6 +18,7 @@ from handler_host.chat import (
     ReasoningPart,
     UserMessage,
     completion_body,
+    fit_call_ids,
     flatten_tool_schemas,
 )
 from handler_host.plugin import InvalidInput, UpstreamBadRequest
@@ -51,6 +52,8 @@ Its Responses API gives them functions at any effort.
 _RESPONSES_ONLY = re.compile(r"(?:.*/)?+(?:codex-|(?:gpt-(?:[5-9]|\d\d)|o\d).*-(?:codex|pro)(?![a-z]))")
 """Models that OpenAI has in its Responses API only."""
 _NEVER_REASONS = re.compile(r"(?:.*/)?+(?:chatgpt-|gpt-[34])")
+CALL_ID = re.compile(".{1,40}", re.DOTALL)
+"""ID of a tool call in OpenAI's chat completions; its Responses API takes longer ones."""
 MIN_OUTPUT_TOKENS = 16
 """Least limit of a response that OpenAI takes in its Responses API."""
 _EFFORTS = {"max": "xhigh"}
@@ -107,6 +110,7 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool, source: s
     ignored = _adapt_reasoning(request, model, path, is_openai=is_openai)
     if is_openai:
         ignored += flatten_tool_schemas(request)
+        fit_call_ids(request, CALL_ID)
     messages = [message for message in request.messages if isinstance(message, AssistantMessage)]
     if not all(_goes_back(part, path, source) for message in messages for part in message.reasoning or ()):
         ignored.append(REASONING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any, NamedTuple
 
 from gpt_b.schemas import respell
@@ -26,6 +27,7 @@ from handler_host.chat import (
     arguments_of,
     content_text,
     data_of,
+    fit_call_ids,
     flatten_tool_schemas,
     image_of,
 )
@@ -35,6 +37,7 @@ SAMPLING_VERSION = "2023-06-01"
 """API version that accepts ``temperature`` and ``top_p``: the next one, 2026-10-21, refuses them for all models."""
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 MAX_TEMPERATURE = 1.0
+CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 SERVICE_TIERS = {"auto": "auto", "default": "standard_only"}
 """Anthropic's word for each tier of a request."""
 JSON_ONLY = "Respond with one JSON object and nothing else: no Markdown, no text before or after it."
@@ -85,6 +88,7 @@ def prompt_body(request: ChatRequest, model: str, max_tokens: int) -> Body:
     """Return the part of the body that token counts take, too."""
     model = request.model or model
     in_place = version_of(model) >= FIRST_WITH_SYSTEM_TURNS
+    fit_call_ids(request, CALL_ID)
     first = next((n for n, m in enumerate(request.messages) if not isinstance(m, SystemMessage)), 0)
     turns, ignored = _messages(request.messages, first if in_place else len(request.messages))
     body: Json = {"model": model, "messages": turns}
