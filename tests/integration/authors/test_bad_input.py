@@ -120,6 +120,18 @@ class TestActivation:
         for part in parts:
             assert part in message
 
+    async def test_a_long_reason_of_an_activation_is_shortened(self, tmp_path: Path) -> None:
+        """It fits into a frame, and its start and its place stay."""
+        source = (
+            "from handler_host.chat import ChatHandler\nclass Handler(ChatHandler):\n"
+            "    async def open(self):\n        raise OSError('no route' * 500_000)\n"
+            "    async def stream(self, request):\n        yield ''\n"
+        )
+        message = await activation_error(tmp_path, source)
+        assert "activate failed: OSError: no route" in message
+        assert "mine/__init__.py:4)" in message
+        assert len(message) < 5_000
+
     async def test_log_has_the_traceback_of_the_author_only(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import pluggy
 
+from handler_host._internal.field_path import shorten
 from handler_host._internal.source_location import in_brackets, place_of
 from handler_host._internal.suggestions import did_you_mean, nearest
 from handler_host._internal.text import repair_texts
@@ -35,6 +36,10 @@ HOST = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 _json = msgspec.json.Encoder()
 IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
 
+MAX_REASON = 4_000
+"""Characters of a reason."""
+MAX_TRACE = 32_000
+"""Characters of a traceback: with the reason it fits into a frame, and the host learns the reason."""
 CODE_MISTAKES = (ImportError, SyntaxError, NameError, AttributeError, TypeError)
 """Exceptions that a later activation raises again; others may come from a network or a file."""
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Iterable, Generator)
@@ -57,9 +62,10 @@ class LoadError(Exception):
         out_of_resources: bool = False,
         is_retryable: bool = False,
     ) -> None:
+        reason = shorten(reason, MAX_REASON)
         super().__init__(reason)
         self.reason = reason
-        self.trace = trace
+        self.trace = shorten(trace, MAX_TRACE)
         self.out_of_memory = out_of_memory
         self.out_of_resources = out_of_resources
         self.is_retryable = is_retryable
@@ -146,7 +152,7 @@ def load_error(what: str, error: BaseException) -> LoadError:
     """Return the error for an exception in the plugin: names its place, and removes the host's frames."""
     if isinstance(error, HostError):
         # The handler has written this message for its users: it is complete.
-        return LoadError(error.message, is_retryable=error.retryable)
+        return LoadError(str(error.message), is_retryable=error.retryable)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_plugin_code(frame.filename)]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError):  # the module has not run, so the traceback has no frame of it
