@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.integration.cli.harness import COLUMNS, TOKEN, Run, Terminal, get_admin
-from tests.support import gone
+from handler_host.cli.client import Client
+from tests.integration.cli.harness import COLUMNS, PARROT, TOKEN, Run, Terminal, WriteToml, get_admin, start_host
+from tests.support import gone, install_plugin
 
 
 def cells_by_name(text: str) -> dict[str, list[str]]:
@@ -41,6 +43,39 @@ class TestPs:
         assert fields["operations"] == "chat, count, echo"
         assert fields["last"].startswith("exit ")
         assert fields["state"] == "cold"
+
+    def test_with_a_name_shows_the_version_that_runs(
+        self, tmp_path: Path, run: Run, write_toml: WriteToml, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HANDLER_HOST_ADMIN_TOKEN", TOKEN)
+        config = write_toml(f'[catalog]\nroots = ["{tmp_path}"]\ninclude_sys_path = false\n[defaults]\npreload = []\n')
+        install_plugin(tmp_path, "parrot", PARROT)
+        with start_host("--config", config) as (url, _):
+            monkeypatch.setenv("HANDLER_HOST_URL", url)
+            run("load", "parrot")
+            install_plugin(tmp_path, "parrot", PARROT, version="2.0")
+            run("rescan")
+            running = "parrot 2.0 (running: 1.0, until `handler-host reload parrot`)"
+            assert running in run("ps", "parrot").out
+            run("reload", "parrot")
+            run("load", "parrot")
+            assert running not in run("ps", "parrot").out
+
+    @pytest.mark.parametrize("command", [("ps",), ("top", "--once")])
+    def test_a_host_that_reports_no_drain(
+        self, host: str, run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+    ) -> None:
+        """A host of an older release."""
+        call_admin = Client.call_admin
+
+        def without_drain(*arguments: Any, **options: Any) -> Any:
+            response = call_admin(*arguments, **options)
+            response.pop("draining", None)
+            return response
+
+        monkeypatch.setattr(Client, "call_admin", without_drain)
+        assert "parrot" in run(*command).out
+        assert "parrot" in run(*command, "--url", host, "--url", host.replace("127.0.0.1", "localhost")).out
 
     def test_at_a_terminal_is_coloured_and_cut(self, host: str) -> None:
         with Terminal("ps") as terminal:

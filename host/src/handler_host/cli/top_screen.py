@@ -177,7 +177,8 @@ class Screen(App[None]):
             else:
                 if self._memory is None and self._history:
                     self._show_message("the host is back")
-                self._memory, self._handlers, self._draining = memory, response["handlers"], response["draining"]
+                self._memory, self._handlers = memory, response["handlers"]
+                self._draining = response.get("draining", False)
                 self._history.append(memory["used"])
                 self._show()
 

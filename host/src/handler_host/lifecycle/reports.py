@@ -36,6 +36,8 @@ class WorkerStatus(_Report, frozen=True, kw_only=True):
     """``waiting``, ``activating``, ``active``, ``idle`` or ``draining``."""
     started_for: str
     """``dispatch``, ``operator``, ``deploy check``, or ``growth`` beside other workers."""
+    version: str | None
+    """The version that it runs, which may be older than the installed one; None before its launch."""
     pid: int | None
     place: str | None
     """The machine that it runs on; None for this one."""

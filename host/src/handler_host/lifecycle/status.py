@@ -100,6 +100,7 @@ def _worker_status(controller: HandlerController, runner: WorkerRunner, now: flo
         generation=runner.generation,
         state=("active" if in_flight else "idle") if phase is WorkerPhase.READY else phase.value,
         started_for=runner.started_for,
+        version=worker.version[2] if worker is not None else None,
         pid=worker.pid if worker is not None else None,
         place=worker.place if worker is not None else None,
         pss=worker.pss if worker is not None and worker.exit is None else None,

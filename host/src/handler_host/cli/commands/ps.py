@@ -61,7 +61,7 @@ def run(arguments: SimpleNamespace) -> int:
     _echo_handlers(handlers)
     if not handlers:
         note("no handlers: install a plugin, then run `handler-host rescan`")
-    if response["draining"]:
+    if response.get("draining", False):
         note(f"the host {DRAINING}")
     return OK
 
@@ -89,7 +89,7 @@ def _run_for_several(clients: list[Client], arguments: SimpleNamespace) -> int:
         hosts = [(label(client), response) for client, response in responses]
         _echo_handlers([{"host": host} | handler for host, response in hosts for handler in response["handlers"]])
         for host, response in hosts:
-            if response["draining"]:
+            if response.get("draining", False):
                 note(f"{host} {DRAINING}")
     return status
 
@@ -142,6 +142,16 @@ def _describe_confinement(measures: list[str] | None) -> str:
     return ", ".join(measures) if measures else "no"
 
 
+def _describe_plugin(handler: dict[str, Any]) -> str:
+    """Return the installed distribution, and the other versions that its workers run until they are replaced."""
+    installed = f"{handler['distribution']} {handler['version']}"
+    versions = {worker.get("version") for worker in handler.get("workers", ())} - {None, handler["version"]}
+    if not versions:
+        return installed
+    running = ", ".join(sorted(versions))
+    return f"{installed} (running: {running}, until `handler-host reload {handler['name']}`)"
+
+
 def _describe_worker(worker: dict[str, Any]) -> str:
     process = f"pid {worker['pid']}, {show_size(worker['pss'])}, " if worker["pid"] is not None else ""
     cpu = f", {worker['cpu']:.0%} of a processor" if worker["cpu"] is not None else ""
@@ -155,7 +165,7 @@ def _echo_details(handler: dict[str, Any]) -> None:
         "name": handler["name"],
         "state": handler["state"],
         "reason": handler["reason"] or "",
-        "plugin": f"{handler['distribution']} {handler['version']}",
+        "plugin": _describe_plugin(handler),
         "instance of": handler.get("plugin") or "",
         "title": handler["title"],
         "description": handler["description"],

@@ -99,7 +99,7 @@ def _print_tables_of_several(clients: list[Client], interval_s: float, *, once: 
         width = shutil.get_terminal_size().columns
         for client, (memory, response) in responses:
             history = histories[client.url] = [*histories.get(client.url, [])[-HISTORY:], memory["used"]]
-            lines = table_lines(response["handlers"], memory, history, width, draining=response["draining"])
+            lines = table_lines(response["handlers"], memory, history, width, draining=response.get("draining", False))
             echo("\n".join([label(client), *lines, ""]))
         if once or not histories:
             return status
@@ -121,7 +121,7 @@ def _print_tables(client: Client, interval_s: float, *, once: bool = False) -> i
         else:
             history = [*history[-HISTORY:], memory["used"]]
             width = shutil.get_terminal_size().columns
-            lines = table_lines(response["handlers"], memory, history, width, draining=response["draining"])
+            lines = table_lines(response["handlers"], memory, history, width, draining=response.get("draining", False))
             echo("\n".join([*lines, ""]))
             if once:
                 return OK
