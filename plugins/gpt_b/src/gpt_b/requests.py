@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gpt_b.schemas import respell
@@ -121,14 +122,17 @@ def _system_blocks(message: Message) -> list[Json]:
     if not isinstance(message, SystemMessage):
         return []
     if isinstance(message.content, str):
-        blocks = [_text(message.content)] if message.content else []
+        blocks = [_text(message.content)] if message.content.strip() else []
     else:
-        blocks = [_text(part.text, part.cache_control) for part in message.content if part.text]
+        blocks = [_text(part.text, part.cache_control) for part in message.content if part.text.strip()]
     return _marked(blocks, message.cache_control)
 
 
 def _messages(messages: list[Message], first_system_turn: int) -> tuple[list[Json], list[str]]:
-    """Return the turns, and the fields that are left out; instructions are turns from ``first_system_turn`` on."""
+    """Return the turns, and the fields that are left out; instructions are turns from ``first_system_turn`` on.
+
+    Anthropic refuses texts of white space, and messages without content but the last one: they are left out.
+    """
     translated: list[Json] = []
     ignored: list[str] = []
     results: list[Json] | None = None
@@ -149,22 +153,34 @@ def _messages(messages: list[Message], first_system_turn: int) -> tuple[list[Jso
             continue
         results = None
         if isinstance(message, AssistantMessage):
-            translated.append({"role": "assistant", "content": _assistant_content(message, place)})
+            role, content = "assistant", _assistant_content(message, place)
             if any(part.format != FORMAT for part in message.reasoning or ()):
                 ignored = ["messages[].reasoning"]
         else:
-            translated.append({"role": "user", "content": _content(message, place)})
+            role, content = "user", _content(message, place)
+        if content or message is messages[-1]:
+            translated.append({"role": role, "content": content})
     return translated, ignored
 
 
 def _content(message: UserMessage, place: str) -> str | list[Json]:
     if not isinstance(message.content, str):
-        blocks = [_part(part, f"{place}.content[{index}]") for index, part in enumerate(message.content)]
+        blocks = _parts(message.content, place)
+    elif not message.content.strip():
+        return ""
     elif message.cache_control is None:
         return message.content
     else:
         blocks = [_text(message.content)]
     return _marked(blocks, message.cache_control)
+
+
+def _parts(parts: Sequence[TextPart | MediaPart], place: str) -> list[Json]:
+    return [
+        _part(part, f"{place}.content[{index}]")
+        for index, part in enumerate(parts)
+        if not isinstance(part, TextPart) or part.text.strip()
+    ]
 
 
 def _text(text: str, cache_control: Json | None = None) -> Json:
@@ -224,12 +240,12 @@ def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json
     blocks = [_reasoning(part) for part in message.reasoning or () if part.format == FORMAT]
     if isinstance(message.content, str) or message.content is None:
         # Anthropic has no field for a refusal: its words become text.
-        text = "\n\n".join(text for text in (message.content, message.refusal) if text)
+        text = "\n\n".join(text for text in (message.content, message.refusal) if text and text.strip())
         if not message.tool_calls and not blocks and message.cache_control is None:
             return text
         blocks += [_text(text)] if text else []
     else:
-        texts = [part for part in message.content if isinstance(part, TextPart) and part.text]
+        texts = [part for part in message.content if isinstance(part, TextPart) and part.text.strip()]
         if message.refusal:
             texts.append(TextPart(text=message.refusal))
         if not message.tool_calls and not blocks and all(part.cache_control is None for part in texts):
@@ -249,11 +265,7 @@ def _reasoning(part: ReasoningPart) -> Json:
 
 
 def _tool_result(message: ToolMessage, place: str) -> Json:
-    content: str | list[Json]
-    if isinstance(message.content, str):
-        content = message.content
-    else:
-        content = [_part(part, f"{place}.content[{number}]") for number, part in enumerate(message.content)]
+    content = message.content if isinstance(message.content, str) else _parts(message.content, place)
     block: Json = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}
     if message.is_error:
         block["is_error"] = True
