@@ -94,6 +94,22 @@ def test_wrong_usage(words: list[str], run: Run) -> None:
     assert "usage:" in result.err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["servee"], "handler-host: error: unknown command 'servee'; did you mean 'serve'?"),
+        (["ps", "--jason"], "handler-host ps: error: unknown arguments: --jason; did you mean '--json'?"),
+        (
+            ["top", "--intervall=1s"],
+            "handler-host top: error: unknown arguments: --intervall=1s; did you mean '--interval'?",
+        ),
+        (["rescan", "parrot"], "handler-host rescan: error: unknown arguments: parrot"),
+    ],
+)
+def test_unknown_words_are_named_with_their_command(words: list[str], message: str, run: Run) -> None:
+    assert run(*words).err.splitlines()[-1] == message
+
+
 @pytest.mark.parametrize("words", [("check", "."), ("new", "x"), ("dev", ".")])
 def test_removed_working_directory(
     words: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 from handler_host._internal.standard_streams import discard_output, flush_errors, open_closed_streams
+from handler_host._internal.suggestions import did_you_mean
 from handler_host.cli.failure import INTERRUPTED, OK, USAGE, Failure
 from handler_host.cli.parser import COMMANDS, command_module, make_parser
 from handler_host.plugin.errors import ConfigError
@@ -44,6 +45,8 @@ def _parse(words: Sequence[str]) -> SimpleNamespace:
     if not words:
         parser.print_help(sys.stderr)
         raise SystemExit(USAGE)
+    if words[0] not in COMMANDS and not words[0].startswith("-"):
+        parser.error(f"unknown command {words[0]!r}{did_you_mean(words[0], COMMANDS)}")
     return SimpleNamespace(**vars(parser.parse_args(words)))
 
 

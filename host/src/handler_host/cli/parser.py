@@ -7,7 +7,9 @@ import importlib
 import textwrap
 from collections.abc import Collection, Sequence
 from types import ModuleType
+from typing import Any
 
+from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.versions import __version__
 
 COMMANDS = {
@@ -71,6 +73,19 @@ exit status:
 """
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Parser of one command, which reports unknown arguments with the command's own usage."""
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
+        """Parse arguments; exit with an error if some are unknown."""
+        parsed, unknown = super().parse_known_args(*arguments, **options)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            hint = did_you_mean(option, self._option_string_actions) if option.startswith("--") else ""
+            self.error(f"unknown arguments: {' '.join(unknown)}{hint}")
+        return parsed, unknown
+
+
 def make_parser(names: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """Return the parser of all commands. Only the commands in ``names`` are imported and get their arguments."""
     parser = argparse.ArgumentParser(
@@ -81,7 +96,9 @@ def make_parser(names: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentPa
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    subparsers = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=_CommandParser
+    )
     for name, summary in COMMANDS.items():
         command = subparsers.add_parser(
             name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
