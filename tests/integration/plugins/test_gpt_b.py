@@ -314,19 +314,6 @@ def test_json_without_a_schema_is_an_instruction(worker: WorkerUnderTest, provid
             "image/png",
         ),
         ({"messages": [{"role": "system", "content": "Be brief."}]}, "messages", "beside the instructions"),
-        (
-            {
-                "messages": [
-                    {
-                        "role": "assistant",
-                        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "[1]"}}],
-                    },
-                    {"role": "tool", "tool_call_id": "c", "content": ""},
-                ]
-            },
-            "messages[0].tool_calls[0].function.arguments",
-            "JSON object",
-        ),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_name(

@@ -148,16 +148,17 @@ def _decode(url: str, match: re.Match[str], field: str, noun: str) -> tuple[str,
     return match["kind"], data
 
 
-def arguments_of(call: ToolCall, place: str) -> dict[str, Any]:
+def arguments_of(call: ToolCall) -> dict[str, Any]:
     """Return the arguments of a tool call as an object, for providers that take no text.
 
-    ``place`` is the path to the call. Raises ``InvalidInput``.
+    Models write invalid arguments, or are cut off in them, and clients send the call back with an error as its result:
+    such arguments become the field ``arguments`` of an object.
     """
-    field = f"{place}.function.arguments"
+    arguments = call.function.arguments or "{}"
     try:
-        return msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        _refuse(field, f"must be a JSON object: {error}")
+        return msgspec.json.decode(arguments, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return {"arguments": arguments}
 
 
 def check_schema(schema: Any, place: str) -> None:

@@ -153,7 +153,7 @@ def _messages(messages: list[Message], first_system_turn: int) -> tuple[list[Jso
             continue
         results = None
         if isinstance(message, AssistantMessage):
-            role, content = "assistant", _assistant_content(message, place)
+            role, content = "assistant", _assistant_content(message)
             if any(part.format != FORMAT for part in message.reasoning or ()):
                 ignored = ["messages[].reasoning"]
         else:
@@ -236,7 +236,7 @@ def _document(part: FilePart, place: str) -> Json:
     return block if part.file.filename is None else {**block, "title": part.file.filename}
 
 
-def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json]:
+def _assistant_content(message: AssistantMessage) -> str | list[Json]:
     blocks = [_reasoning(part) for part in message.reasoning or () if part.format == FORMAT]
     if isinstance(message.content, str) or message.content is None:
         # Anthropic has no field for a refusal: its words become text.
@@ -251,9 +251,8 @@ def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json
         if not message.tool_calls and not blocks and all(part.cache_control is None for part in texts):
             return content_text(texts)
         blocks += [_text(part.text, part.cache_control) for part in texts]
-    for number, call in enumerate(message.tool_calls or ()):
-        arguments = arguments_of(call, f"{place}.tool_calls[{number}]")
-        block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments}
+    for call in message.tool_calls or ():
+        block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments_of(call)}
         blocks += _marked([block], call.cache_control)
     return _marked(blocks, message.cache_control)
 

@@ -115,7 +115,7 @@ def _contents(request: ChatRequest) -> list[dict[str, Any]]:
             contents.append({"role": "user", "parts": _parts(message.content, f"{place}.content")})
         else:
             called |= {call.id: call.function.name for call in message.tool_calls or ()}
-            contents.append({"role": "model", "parts": _said(message, place)})
+            contents.append({"role": "model", "parts": _said(message)})
     return contents
 
 
@@ -160,11 +160,11 @@ def _image(part: ImagePart, place: str) -> dict[str, Any]:
     return {"mime_type": kind, "data": data}
 
 
-def _said(message: AssistantMessage, place: str) -> list[dict[str, Any]]:
+def _said(message: AssistantMessage) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = [{"text": text} for text in (content_text(message.content), message.refusal) if text]
-    for number, call in enumerate(message.tool_calls or ()):
-        arguments = arguments_of(call, f"{place}.tool_calls[{number}]")
-        part: dict[str, Any] = {"function_call": {"id": call.id, "name": call.function.name, "args": arguments}}
+    for call in message.tool_calls or ():
+        function = {"id": call.id, "name": call.function.name, "args": arguments_of(call)}
+        part: dict[str, Any] = {"function_call": function}
         parts.append(part if call.signature is None else {**part, "thought_signature": call.signature})
     return parts or [{"text": ""}]
 

@@ -9,6 +9,8 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from gpt_d.chunks import GEMINI, ChunkDecoder, Watch, raw_response
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import is_event_stream, translate
@@ -325,7 +327,7 @@ class GptD(NativeLiteLLM, ChatHandler):
         model = request.model or self._model
         for name, provider in self._require_providers(model).items():
             if provider != "openai":
-                _check_messages(request, provider)
+                _prepare_messages(request, provider)
             available = set(litellm.get_supported_openai_params(model=name, custom_llm_provider=provider) or FIELDS)
             if provider == "openai":
                 available.add("user")
@@ -369,14 +371,14 @@ def _chunks_of(data: Any, decoder: ChunkDecoder, watch: Watch) -> list[ChatChunk
     return decoder.chunks(data, watch.reason)
 
 
-def _check_messages(request: ChatRequest, provider: str) -> None:
-    """Raise ``InvalidInput`` for what LiteLLM cannot translate, and then makes up, or calls the provider's fault."""
+def _prepare_messages(request: ChatRequest, provider: str) -> None:
+    """Mend what LiteLLM cannot translate, and then makes up, or calls the provider's fault; raises ``InvalidInput``."""
     if all(isinstance(message, SystemMessage) for message in request.messages):
         raise InvalidInput(f"messages: {provider} wants a message beside the instructions", param="messages")
-    for number, message in enumerate(request.messages):
+    for message in request.messages:
         if isinstance(message, AssistantMessage):
-            for index, call in enumerate(message.tool_calls or ()):
-                arguments_of(call, f"messages[{number}].tool_calls[{index}]")
+            for call in message.tool_calls or ():
+                call.function.arguments = msgspec.json.encode(arguments_of(call)).decode()
 
 
 def provider_of(model: str) -> str | None:
