@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 CONFIG = Path(__file__).with_name("demo.toml")
+SERVED = Path(__file__).parents[1] / "build" / "serve"
+"""Data of the hosts of ``make serve``, by port; below /tmp, workers could replace it."""
 SDKS = {
     "gpt_a": "the OpenAI SDK",
     "gpt_b": "the Anthropic SDK",
@@ -401,8 +403,9 @@ The dashboard is at {url}/admin/ (sign in with the token above).
 """
     )
     sys.stderr.flush()
-    data = tempfile.mkdtemp(prefix="handler-host-demo-")
-    os.execve(sys.executable, command(port, data), environment(token, data))
+    data = SERVED / str(port)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.execve(sys.executable, command(port, str(data)), environment(token, str(data)))
 
 
 def exit_on_signal(number: int, _: object) -> None:

@@ -92,8 +92,10 @@ def test_eager_turns_lean_imports_off(eager: bool, lean: str) -> None:
     assert {setting["key"]: setting["value"] for setting in settings}["lean"] == lean
 
 
-def test_serve_prints_what_to_try(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with start_demo("--serve") as process:
+def test_serve_prints_what_to_try(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_demo("--serve", TMPDIR=str(tmp_path)) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         ready = process.stdout.readline()
@@ -114,3 +116,4 @@ def test_serve_prints_what_to_try(capsys: pytest.CaptureFixture[str], monkeypatc
         process.terminate()
         process.communicate()
         assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
