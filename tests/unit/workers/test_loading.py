@@ -23,6 +23,14 @@ OPERATION = """
         return request
 """
 
+STRICT = """\
+class Strict(type):
+    def __getattribute__(cls, name):
+        raise OSError(name)
+
+class Handler(metaclass=Strict): ...
+"""
+
 LoadSource = Callable[..., LoadError]
 
 
@@ -95,6 +103,8 @@ class TestMistake:
                 "declare [secrets.NO_KEY] in handler.toml, and read context.secrets[",
             ),
             (handler(OPERATION + "    @hookimpl\n    def unloaded(self): ...\n"), "the hooks are activate"),
+            (STRICT, "could not be created: OSError: __"),
+            ("def __getattr__(name):\n    raise OSError(name)\n", "could not be created: OSError: Handler"),
             (handler("    @operation\n    async def a(self, b: 'Nobody'): ...\n"), "annotations cannot be read"),
             (handler("    @operation\n    async def a(self, b: list | tuple): ...\n"), "cannot be decoded from JSON"),
         ],
@@ -106,6 +116,8 @@ class TestMistake:
             "environment",
             "secret",
             "unknown hook",
+            "attribute of the class",
+            "attribute of the module",
             "annotation",
             "request type",
         ],

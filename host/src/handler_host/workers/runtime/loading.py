@@ -108,13 +108,19 @@ class Handler:
 
 def load(spec: WorkerSpec) -> Handler:
     """Import the entry point of ``spec``, and return its handler; raises :class:`LoadError`."""
+    try:
+        return _load(spec)
+    except LoadError:
+        raise
+    except BaseException as error:
+        raise load_error(f"{spec.entry_point} could not be created", error) from error
+
+
+def _load(spec: WorkerSpec) -> Handler:
     target = _import(spec.entry_point, is_remote=spec.is_remote)
     if inspect.isclass(target):
         _check_constructor(target, spec.entry_point)
-        try:
-            target = target()
-        except BaseException as error:
-            raise load_error(f"{spec.entry_point} could not be created", error) from error
+        target = target()
     operations = {}
     for name in dir(type(target)):
         mark = getattr(getattr(type(target), name, None), OPERATION_ATTRIBUTE, None)
@@ -131,21 +137,22 @@ def load(spec: WorkerSpec) -> Handler:
 def _check_constructor(target: type, entry_point: str) -> None:
     """Raise :class:`LoadError` if the class cannot be called without arguments."""
     try:
-        parameters = inspect.signature(target).parameters.values()
+        required = _required_parameters(target)
     except (TypeError, ValueError):
         return  # a class of C without a signature: the call shows whether it works
-    required = [
-        parameter.name
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
     if required:
         raise LoadError(
             f"{entry_point}{in_brackets(place_of(target))} takes the arguments {', '.join(required)}, but the host "
             "creates the handler without arguments; move the work of __init__ into activate(self, context), with "
             "settings from context.config"
         )
+
+
+def _required_parameters(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters without a default."""
+    parameters = inspect.signature(function).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [item.name for item in parameters if item.default is item.empty and item.kind not in variadic]
 
 
 def load_error(what: str, error: BaseException) -> LoadError:
@@ -203,17 +210,16 @@ def _import(entry_point: str, *, is_remote: bool) -> Any:
     module_name, _, attributes = entry_point.partition(":")
     try:
         target: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+    except BaseException as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and (module_name == missing or module_name.startswith(f"{missing}.")):
             place, remedy = "", "package it, or correct the entry point in its pyproject.toml"
             if is_remote:
                 place = f" on {os.uname().nodename} in {sys.prefix}"
                 remedy = "install the plugin there, or have the engine do that (launchers.ray.runtime_env)"
             raise LoadError(
-                f"the module {error.name!r} of entry point {entry_point!r} is not installed{place}; {remedy}"
+                f"the module {missing!r} of entry point {entry_point!r} is not installed{place}; {remedy}"
             ) from error
-        raise load_error(f"{module_name} could not be imported", error) from error
-    except BaseException as error:
         raise load_error(f"{module_name} could not be imported", error) from error
     for attribute in filter(None, attributes.split(".")):
         if not hasattr(target, attribute):
@@ -252,12 +258,7 @@ def _check_hook(method: Any, name: str, entry_point: str) -> None:
         raise LoadError(f"{where}: unknown hook {name!r}{hint}")
     available = inspect.signature(getattr(HandlerHooks, name)).parameters.keys() - {"self"}
     # pluggy passes nothing to parameters with a default, nor to * and **.
-    required = [
-        parameter.name
-        for parameter in inspect.signature(method).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
+    required = _required_parameters(method)
     unknown = [word for word in required if word not in available]
     if unknown:
         raise LoadError(
