@@ -124,3 +124,11 @@ def test_embeddings_are_llama_cpps(host: HostUnderTest) -> None:
     content = json.loads(data)
     assert (status, content["prompt_eval_count"]) == (200, 3)
     assert math.dist(content["embeddings"][0], red) < 0.01
+
+
+def test_an_image_for_a_model_of_texts_is_the_clients_error(host: HostUnderTest) -> None:
+    """llama.cpp responds with 500; the host's translation names the part."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    for stream in (False, True):
+        status, content = complete(host, messages=[{"role": "user", "content": [image]}], stream=stream)
+        assert (status, content["error"]["param"]) == (400, "messages[0].content[0]")

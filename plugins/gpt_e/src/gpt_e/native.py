@@ -24,6 +24,8 @@ from handler_host.plugin import (
 
 NO_PROMPT = frozenset({"grammar", "json_schema", "metadata", "model", "response_format", "stop", "user"})
 """Fields whose texts do not become a part of the prompt."""
+UNSUPPORTED_INPUT = b"input is not supported"
+"""What llama.cpp says, with status 500, of images and sounds for a model that takes texts only."""
 
 
 class NativeLlama:
@@ -83,6 +85,8 @@ class NativeLlama:
             assert isinstance(start, NativeResponse)
             if start.status != 200:
                 content = b"".join([part async for part in parts if isinstance(part, bytes)])
+                if UNSUPPORTED_INPUT in content:
+                    raise UnknownOperation("the model takes texts only")  # the host's translation refuses the part
                 raise provider_refusal(NativeResponse(start.status, start.headers, content))
             yield start
             async for part in parts:
