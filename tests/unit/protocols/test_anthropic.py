@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler_host import chat
-from handler_host.plugin.errors import BY_CODE, InvalidInput, UpstreamError, UpstreamRateLimited
+from handler_host.plugin.errors import BY_CODE, InvalidInput, UpstreamRateLimited
 from handler_host.protocols.anthropic.encoder import EventEncoder
 from handler_host.protocols.anthropic.errors import error_body
 from handler_host.protocols.anthropic.messages import FIELDS
@@ -296,11 +296,11 @@ class TestWholeResponse:
             "usage": {"input_tokens": 3, "output_tokens": 2},
         }
 
-    def test_arguments_that_are_not_an_object_are_an_error(
-        self,
-    ) -> None:
-        with pytest.raises(UpstreamError, match="'look'"):
-            whole(content=[chat.ToolCallPart(id="c1", name="look", arguments='{"a"')])
+    @pytest.mark.parametrize("arguments", ['{"a"', "[1]"])
+    def test_a_call_that_was_cut_off_is_in_the_response(self, arguments: str) -> None:
+        """With what it has: an error would make SDKs repeat, and pay for, the same response."""
+        (block,) = whole(content=[chat.ToolCallPart(id="c1", name="look", arguments=arguments)])["content"]
+        assert list(block["input"]) == ["arguments"]
 
 
 class TestStream:

@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from handler_host.chat.call_arguments import arguments_of
     from handler_host.chat.call_ids import fit_call_ids
     from handler_host.chat.completion_decoder import (
         CompletionDecoder,
@@ -87,7 +88,7 @@ if TYPE_CHECKING:
         UserMessage,
         content_text,
     )
-    from handler_host.chat.validation import arguments_of, data_of, image_of, target_of, validate_request
+    from handler_host.chat.validation import data_of, image_of, target_of, validate_request
 
 __all__ = [
     "DEFAULT_FILENAME",
@@ -171,6 +172,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "call_arguments": ("arguments_of",),
     "call_ids": ("fit_call_ids",),
     "completion_encoder": ("DEFAULT_FILENAME", "completion_body", "is_openai", "tool_names"),
     "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "usage_from"),
@@ -181,7 +183,7 @@ _MODULES = {
     "tokens": ("token_count",),
     "tool_schemas": ("flatten_tool_schemas",),
     "support": ("TOOL_MEDIA", "leave_out_unsupported"),
-    "validation": ("arguments_of", "data_of", "image_of", "target_of", "validate_request"),
+    "validation": ("data_of", "image_of", "target_of", "validate_request"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
-import msgspec
-
 from handler_host._internal.field_path import FieldPath, shorten
 from handler_host.chat.types import (
     AssistantMessage,
@@ -24,7 +22,6 @@ from handler_host.chat.types import (
     JsonSchemaFormat,
     Message,
     NamedToolChoice,
-    ToolCall,
     ToolMessage,
     UserMessage,
 )
@@ -146,19 +143,6 @@ def _decode(url: str, match: re.Match[str], field: str, noun: str) -> tuple[str,
     if not data:
         _refuse(field, f"the {noun} has no data")
     return match["kind"], data
-
-
-def arguments_of(call: ToolCall) -> dict[str, Any]:
-    """Return the arguments of a tool call as an object, for providers that take no text.
-
-    Models write invalid arguments, or are cut off in them, and clients send the call back with an error as its result:
-    such arguments become the field ``arguments`` of an object.
-    """
-    arguments = call.function.arguments or "{}"
-    try:
-        return msgspec.json.decode(arguments, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return {"arguments": arguments}
 
 
 def check_schema(schema: Any, place: str) -> None:

@@ -252,7 +252,12 @@ def _assistant_content(message: AssistantMessage) -> str | list[Json]:
             return content_text(texts)
         blocks += [_text(part.text, part.cache_control) for part in texts]
     for call in message.tool_calls or ():
-        block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments_of(call)}
+        block = {
+            "type": "tool_use",
+            "id": call.id,
+            "name": call.function.name,
+            "input": arguments_of(call.function.arguments),
+        }
         blocks += _marked([block], call.cache_control)
     return _marked(blocks, message.cache_control)
 

@@ -163,7 +163,7 @@ def _image(part: ImagePart, place: str) -> dict[str, Any]:
 def _said(message: AssistantMessage) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = [{"text": text} for text in (content_text(message.content), message.refusal) if text]
     for call in message.tool_calls or ():
-        function = {"id": call.id, "name": call.function.name, "args": arguments_of(call)}
+        function = {"id": call.id, "name": call.function.name, "args": arguments_of(call.function.arguments)}
         part: dict[str, Any] = {"function_call": function}
         parts.append(part if call.signature is None else {**part, "thought_signature": call.signature})
     return parts or [{"text": ""}]

@@ -378,7 +378,7 @@ def _prepare_messages(request: ChatRequest, provider: str) -> None:
     for message in request.messages:
         if isinstance(message, AssistantMessage):
             for call in message.tool_calls or ():
-                call.function.arguments = msgspec.json.encode(arguments_of(call)).decode()
+                call.function.arguments = msgspec.json.encode(arguments_of(call.function.arguments)).decode()
 
 
 def provider_of(model: str) -> str | None:

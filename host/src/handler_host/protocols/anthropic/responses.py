@@ -9,8 +9,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from handler_host.chat import types as chat
+from handler_host.chat.call_arguments import arguments_of
 from handler_host.config.model_info import ModelInfo
-from handler_host.plugin.errors import UpstreamError
 from handler_host.protocols.anthropic import FORMAT
 from handler_host.protocols.opaque import CALL_FORMAT, seal
 
@@ -301,11 +301,7 @@ def web_citation(citation: chat.Citation) -> WebCitation | None:
 
 
 def _tool_use(call: chat.ToolCallPart) -> ToolUse:
-    try:
-        arguments = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError):
-        raise UpstreamError(f"the model called {call.name!r} with arguments that are not a JSON object") from None
-    return ToolUse(id=call.id, name=call.name, input=arguments)
+    return ToolUse(id=call.id, name=call.name, input=arguments_of(call.arguments))
 
 
 def signature_blocks(signature: str | None) -> list[Block]:

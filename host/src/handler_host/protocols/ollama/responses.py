@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from handler_host.chat import types as chat
+from handler_host.chat.call_arguments import arguments_of
 from handler_host.chat.conversion import to_chunks
 from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.protocols.chat_service import COUNT_TOKENS, ListedModel
@@ -161,7 +162,7 @@ class ChunkEncoder:
     def _take_calls(self) -> list[Chunk]:
         """Return one line with all tool calls: their arguments are objects, so they must be whole."""
         calls = [
-            ToolCall(call_id, Function(name, _arguments("".join(parts))))
+            ToolCall(call_id, Function(name, arguments_of("".join(parts))))
             for call_id, name, parts in self._calls.values()
         ]
         self._calls.clear()
@@ -254,15 +255,6 @@ def _digest(listed: ListedModel) -> str:
     handler = listed.handler
     facts = (listed.name, _family(handler), handler.distribution, handler.version, listed.model, listed.info)
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """Return the arguments of a call; a text that is not a JSON object stands under a key of its own."""
-    try:
-        arguments = msgspec.json.decode(text or "{}")
-    except (msgspec.DecodeError, RecursionError):
-        arguments = text
-    return arguments if isinstance(arguments, dict) else {"arguments": arguments}
 
 
 def _nanoseconds(seconds: float) -> int:
