@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from handler_host.chat.finish_reasons import finish_reason_of, is_finish_reason
-from handler_host.chat.reasoning_marks import DETAILS, TEXT_FIELDS, ReasoningMarker, detail_text
+from handler_host.chat.reasoning_marks import DETAILS, ReasoningMarker, detail_text
 from handler_host.chat.tokens import token_count
 from handler_host.chat.tool_call_decoder import ToolCallDecoder
 from handler_host.chat.types import (
@@ -164,7 +164,7 @@ def not_openais(document: Any, content_type: str) -> UpstreamError:
 
 def _reasoning_of(message: Mapping[str, Any]) -> str:
     """Return the text of a message's reasoning: in fields of its own, or in parts of the content (Mistral's)."""
-    reasoning = next((message[name] for name in TEXT_FIELDS if message.get(name)), None)
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(reasoning, str):
         return reasoning
     details = message.get(DETAILS)
