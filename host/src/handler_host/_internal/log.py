@@ -70,9 +70,7 @@ def mask_secrets(text: str) -> str:
 
 def setup(settings: LogSettings) -> None:
     """Send the log of this process to standard error, with the format and levels of ``settings``."""
-    from handler_host._internal.line_handler import LineHandler  # imports asyncio, which most commands do not need
-
-    handler = LineHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
