@@ -56,7 +56,7 @@ def run_agent(agent: Agent, handler: str, keep: Path | None) -> dict[str, str]:
             columns["history"] = check_files(runs, "history", "task-long {work}", LONG_TURNS)
         if agent.odd_files or agent.odd_arguments:
             columns["schemas"] = check_schemas(runs)
-        if agent.compact_files or agent.compact_arguments:
+        if agent.compact_files or agent.compact_arguments or agent.compact_prompt:
             columns["compaction"] = check_compaction(runs)
         columns["retry"] = check_retry(runs)
         columns["errors"] = check_error(runs)
@@ -96,7 +96,9 @@ class Runs:
         for path, text in (files or {}).items():
             (work / path).parent.mkdir(exist_ok=True)
             (work / path).write_text(text)
-        prompt = f"Do this: {task.format(work=work)}. Use your tools, one call at a time, and report."
+        prompt = task
+        if not task.startswith("/"):
+            prompt = f"Do this: {task.format(work=work)}. Use your tools, one call at a time, and report."
         command = [*self.agent.command(prompt, attached if self.agent.can_attach else []), *arguments]
         if resume:
             start = list(self.agent.resume)
@@ -234,11 +236,16 @@ def check_schemas(runs: Runs) -> str:
 
 
 def check_compaction(runs: Runs) -> str:
-    """Return whether the agent compacts its session during a task, and finishes."""
+    """Return whether the agent compacts its session during a task or before the next one, and finishes."""
     agent = runs.agent
     task = "task-write {work}/hello.txt"
-    run = runs.run("compaction", task, files=agent.compact_files, arguments=agent.compact_arguments)
-    has_compacted = any(request.reply.compacted for request in run.requests)
+    if agent.compact_prompt:
+        requests = runs.run("write", agent.compact_prompt, resume=True).requests
+        run = runs.run("write", task, resume=True)
+    else:
+        run = runs.run("compaction", task, files=agent.compact_files, arguments=agent.compact_arguments)
+        requests = run.requests
+    has_compacted = any(request.reply.compacted for request in requests)
     return run.why() if FINAL not in run.output else OK if has_compacted else NOT_SENT
 
 

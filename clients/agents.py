@@ -44,6 +44,8 @@ class Agent:
     compact_files: Mapping[str, str] = field(default_factory=dict)
     """Files of the working directory for which the agent compacts its session in the middle of a task."""
     compact_arguments: tuple[str, ...] = ()
+    compact_prompt: str = ""
+    """Prompt for which the agent compacts a resumed session."""
     """Arguments for the same."""
     environment: str = ""
     """Below `.venv-clients`, for an agent whose requirements conflict with those of the others."""
@@ -159,6 +161,7 @@ AGENTS = [
         resume=("claude", "-c"),
         odd_files={"odd.json": _json(mcpServers={"odd": _ODD})},
         odd_arguments=("--mcp-config", "odd.json"),
+        compact_prompt="/compact",
     ),
     Agent(
         "Codex",
@@ -186,7 +189,10 @@ AGENTS = [
         resume=("gemini", "--resume", "latest"),
         odd_files={".gemini/settings.json": _json(mcpServers={"odd": _ODD})},
         compact_files={".gemini/settings.json": _json(model={"compressionThreshold": 0.001})},
-        faults={("gpt_b", "resume"): "its sessions store no signatures"},
+        faults={
+            ("gpt_b", "resume"): "its sessions store no signatures",
+            ("gpt_c", "resume"): "it sends each result of a resumed session twice",
+        },
     ),
     *(
         Agent(
@@ -199,6 +205,9 @@ AGENTS = [
             can_attach=True,
             resume=("opencode", "run", "-c"),
             odd_files={"opencode.json": _json(mcp={"odd": {"type": "local", "command": ODD_SERVER}})},
+            faults={("gpt_c", "schemas"): "it sends enumerations of numbers as Google refuses them"}
+            if pattern == "gemini-*"
+            else {},
         )
         for model, pattern in (
             ("anthropic/claude-opus-4-8", "claude-*"),
@@ -269,6 +278,9 @@ AGENTS = [
         can_attach=True,
         resume=("llm", "-c"),
         lacks=frozenset({"document"}),
-        faults={(handler, "retry"): "its library does not retry" for handler in ("gpt_a", "gpt_b", "gpt_c")},
+        faults={
+            ("gpt_c", "resume"): "Ollama's API has no signatures of tool calls",
+            **{(handler, "retry"): "its library does not retry" for handler in ("gpt_a", "gpt_b", "gpt_c")},
+        },
     ),
 ]

@@ -61,11 +61,11 @@ def _openai_tool(function: dict[str, Any]) -> Iterator[str]:
         return
     if schema.get("type") != "object":
         yield f"{name}: schema must be a JSON Schema of 'type: \"object\"'"
+    elif "properties" not in schema:  # of objects inside of it OpenAI demands none
+        yield f"{name}: object schema missing properties"
     if unions := {"anyOf", "oneOf", "allOf", "enum", "not"} & set(schema):
         yield f"{name}: schema must not have {', '.join(sorted(unions))} at the top level"
     for inner in _schemas(schema):
-        if inner.get("type") == "object" and "properties" not in inner and "additionalProperties" not in inner:
-            yield f"{name}: object schema missing properties"
         if inner.get("type") == "array" and "items" not in inner:
             yield f"{name}: array schema missing items"
 
