@@ -145,7 +145,11 @@ class TestErrors:
             ("[config.n]\ntype = 'string'\nenum = ['a', 1]", ["config.n.enum", "value 1", "1 is not a text"]),
             ("[config.n]\ntype = 'string'\nenum = 'a'", ["config.n.enum", "'a' is not a list"]),
             ("[config.n]\ntype = 'string'\nenum = ['a']\ndefault = 'b'", ["config.n.default", "'b' is not one of 'a'"]),
-            ("[config.n]\ntype = 'string'\nitems = 'string'", ["config.n.items", "array"]),
+            ("[config.n]\ntype = 'string'\nitems = 'string'", ["config.n.items", "array or object"]),
+            (
+                "[config.n]\ntype = 'object'\nitems = 'string'\ndefault = { a = 'b', c = 2 }",
+                ["config.n.default", "'c': int"],
+            ),
             ("[config.n]\ntype = 'array'\nitems = 'texts'", ["config.n.items", "'texts'"]),
             ("[config.n]\ntype = 'array'\nitems = 'string'\ndefault = ['a', 2]", ["config.n.default", "item 1"]),
             ("[memory]\nestimate = 'much'", ["memory.estimate", "much"]),

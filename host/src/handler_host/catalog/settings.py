@@ -29,7 +29,7 @@ SHAPES: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "enum": ("array", ()),
     "minimum": ("number", ("integer", "number")),
     "maximum": ("number", ("integer", "number")),
-    "items": (None, ("array",)),
+    "items": (None, ("array", "object")),
     "format": ("string", ("string",)),
 }
 """The type of each key of a declaration (None: the name of a type), and the declared types that may have it."""
@@ -62,7 +62,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     maximum: float | None = None
     """The largest valid number."""
     items: str | None = None
-    """The type of an array's items."""
+    """The type of an array's items, or of an object's values."""
     format: str | None = None
     """``url``: the text is the address of a server, with ``http://`` or ``https://``."""
 
@@ -72,6 +72,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         if error is None and self.items is not None and isinstance(value, list):
             errors = ((number, _type_error(item, self.items)) for number, item in enumerate(value))
             error = next((f"item {number}: {text}" for number, text in errors if text is not None), None)
+        if error is None and self.items is not None and isinstance(value, dict):
+            name, _ = TYPES[self.items]
+            invalid = ((key, item) for key, item in value.items() if _type_error(item, self.items) is not None)
+            # Not the value itself: headers have keys.
+            error = next((f"{key!r}: {type(item).__name__} is not {name}" for key, item in invalid), None)
         if error is not None:
             return error
         if self.enum is not None and value not in self.enum:
