@@ -98,6 +98,18 @@ class TestProblems:
                 '[launchers.ray]\nlisten = "x"',
                 'launchers.ray.listen = "x": must be HOST:PORT ("127.0.0.1:9090"), or unix:',
             ),
+            (
+                '[server]\nlisten = ["::1:80"]',
+                'server.listen = "::1:80": must have brackets around an IPv6 address ("[::1]:9090")',
+            ),
+            (
+                '[server]\nport = 81\n[admin]\nlisten = "127.0.0.1:81"',
+                'admin.listen = "127.0.0.1:81": must be another address than that of server.port',
+            ),
+            (
+                '[server]\nlisten = ["unix:/tmp/a", "[::1]:0", "[::1]:0", "unix:///tmp/a"]',
+                'server.listen = "unix:///tmp/a": must be another address than that of server.listen',
+            ),
             ("[launchers]\nray = 1", "launchers.ray = 1: must be a table, [launchers.ray]"),
             ('[handlers.a]\nresources = { GPU = "1" }', "handlers.a.resources: must be a number"),
             ("[handlers.a]\nresources = { GPU = nan }", "handlers.a.resources: must be a number"),

@@ -7,7 +7,8 @@ from typing import Any
 
 from handler_host._internal.units import format_duration, format_size
 from handler_host.config.launchers import isolation_flaw
-from handler_host.config.listen import parse_listen
+from handler_host.config.listen import Address, parse_listen
+from handler_host.config.types import ServerConfig
 from handler_host.config.values import show
 from handler_host.config.workers import WorkersConfig
 
@@ -53,11 +54,17 @@ def _check_addresses(
     if admin_listen := values["admin"].get("listen"):
         addresses.append(("admin.listen", admin_listen))
     addresses += [(f"launchers.{name}.listen", keys["listen"]) for name, keys in launchers.items() if "listen" in keys]
+    server = ServerConfig(**values["server"])
+    taken = {Address(server.host, server.port): "server.port"}
     for key, listen in addresses:
         try:
-            parse_listen(listen)
+            address = parse_listen(listen)
         except ValueError as error:
             yield key, f"{key} = {show(listen)}: {error}"
+            continue
+        if address in taken and (address.port or address.path):  # each port 0 is another one
+            yield key, f"{key} = {show(listen)}: must be another address than that of {taken[address]}"
+        taken[address] = key
 
 
 def _check_isolation(

@@ -28,6 +28,8 @@ def parse_listen(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
         raise ValueError('must be HOST:PORT ("127.0.0.1:9090"), or unix:PATH')
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError('must have brackets around an IPv6 address ("[::1]:9090")')
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
 
 
