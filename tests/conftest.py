@@ -34,6 +34,8 @@ def _environment_of_the_caller(tmp_path_factory: pytest.TempPathFactory) -> Iter
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         # Compiling the SDKs takes minutes, of each host that a test starts; tests of the compiler enable it.
         patch.setenv("HANDLER_HOST_WORKERS__COMPILE_LEAN", "false")
+        # Other processes of the machine may be short of memory for a moment; tests of pressure make their own.
+        patch.setenv("HANDLER_HOST_MEMORY__PRESSURE", "off")
         yield
 
 

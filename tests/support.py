@@ -246,7 +246,7 @@ async def supervisor_harness(
     control = str(root / "control")
     config = Config(
         server=ServerConfig(**(server or {})),
-        memory=MemoryConfig(**(memory or {})),
+        memory=MemoryConfig(**{"pressure": None, **(memory or {})}),
         workers=WorkersConfig(**{"compile_lean": False, **(workers or {})}),
         defaults=HandlerPolicy(**{"preload": (), "stop_grace": 2.0, **(policy or {})}),
         catalog=CatalogConfig(roots=(root,), include_sys_path=installed),

@@ -53,7 +53,8 @@ class TestShow:
     def test_output_is_an_equal_file(
         self, write_toml: WriteToml, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.delenv("HANDLER_HOST_WORKERS__COMPILE_LEAN")  # set for all tests
+        for name in ("WORKERS__COMPILE_LEAN", "MEMORY__PRESSURE"):  # set for all tests
+            monkeypatch.delenv(f"HANDLER_HOST_{name}")
         source = write_toml(MANY)
         result = run("config", "--config", source)
         assert result.status == 0, result.err

@@ -12,7 +12,15 @@ from typing import Any
 
 import aiohttp
 
-from handler_host.config import AdminConfig, AuthConfig, CatalogConfig, Config, HandlerPolicy, ServerConfig
+from handler_host.config import (
+    AdminConfig,
+    AuthConfig,
+    CatalogConfig,
+    Config,
+    HandlerPolicy,
+    MemoryConfig,
+    ServerConfig,
+)
 from handler_host.config.loader import hash_key
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.server import serving
@@ -117,6 +125,7 @@ def configured(
     handlers: Mapping[str, Mapping[str, Any]] | None = None,
     auth: AuthConfig | None = None,
     admin_config: AdminConfig | None = None,
+    memory: MemoryConfig | None = None,
     **sections: Any,
 ) -> Config:
     """Return a configuration for the plugins in ``root`` alone."""
@@ -129,6 +138,7 @@ def configured(
         catalog=CatalogConfig(roots=(root,), include_sys_path=False),
         handlers={name: dict(settings) for name, settings in own.items()},
         admin=admin_config or AdminConfig(),
+        memory=memory or MemoryConfig(pressure=None),
         **sections,
     )
 

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from handler_host.chat.types import ChatChunk, ChatResponse
-from handler_host.config import CatalogConfig, Config, HandlerPolicy, ServerConfig, WorkersConfig
+from handler_host.config import CatalogConfig, Config, HandlerPolicy, MemoryConfig, ServerConfig, WorkersConfig
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.handler_calls import HandlerCalls
 from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, UnloadReceipt
@@ -195,6 +195,8 @@ def _config(
     return Config(
         # Without a drain: it would wait for dispatches that a failed test has left in flight.
         server=ServerConfig(port=0, drain_timeout=0.0),
+        # The handler under test stays active while the machine that runs the tests is short of memory.
+        memory=MemoryConfig(pressure=None),
         workers=WorkersConfig(compile_lean=False),
         defaults=HandlerPolicy(**{"preload": (), **_lean_policy(), **(policy or {})}),
         catalog=CatalogConfig(roots=tuple(roots), include_sys_path=include_sys_path),
