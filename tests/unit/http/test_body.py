@@ -13,7 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.test_utils import make_mocked_request
 
 from handler_host.config import ServerConfig
-from handler_host.http import long_work, request_context
+from handler_host.http import body_work, request_context
 from handler_host.http.body import SCAN_BYTES, BodyReader, has_match
 from handler_host.http.json_structure import PART_BYTES
 from handler_host.protocols.json_fields import fields_of
@@ -39,11 +39,11 @@ def request_of(body: bytes) -> web.Request:
 
 
 class TestRead:
-    """All work on a body up to 1 MB is done in the loop, by steps that wait for each other (``LongWork``)."""
+    """All work on a body up to 1 MB is done in the loop, by steps that wait for each other (``BodyWork``)."""
 
     @pytest.fixture(autouse=True)
     def one_step_in_a_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(long_work, "TURN_S", 1e-9)
+        monkeypatch.setattr(body_work, "TURN_S", 1e-9)
 
     async def test_others_run_between_the_parts_of_a_structure(self) -> None:
         body = b"[" + b"{}," * 5 * PART_BYTES + b"{}]"

@@ -15,9 +15,9 @@ from aiohttp import hdrs, web
 from handler_host.config import ServerConfig
 from handler_host.http import request_context
 from handler_host.http.body_budget import BodyBudget, BodyShare
+from handler_host.http.body_work import BodyWork
 from handler_host.http.content_encoding import decompress, parse_encoding
 from handler_host.http.json_structure import MAX_VALUES, check_in_steps, check_structure
-from handler_host.http.long_work import LongWork
 from handler_host.http.responses import JSON
 from handler_host.plugin.errors import BadRequest, BodyTooLarge, InvalidInput, RequestTimeout, UnsupportedMediaType
 
@@ -68,7 +68,7 @@ class BodyReader:
         self._limit_bytes = config.max_body
         self._timeout_s = config.body_timeout
         self._budget = BodyBudget(config, memory_limit)
-        self._work = LongWork()
+        self._work = BodyWork()
 
     async def decode(self, request: web.Request, decode: Callable[[bytes], Result]) -> Result:
         """Return what ``decode`` makes of the body; a body of many values, or a long one, is decoded in a thread.

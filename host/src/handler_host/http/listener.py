@@ -1,4 +1,4 @@
-"""Connections of clients: their limit, and the responses to data that is not an HTTP request."""
+"""Connections of clients: their limit, their loss (then ``channel/call.py``), and responses to what is not HTTP."""
 
 from __future__ import annotations
 

@@ -10,16 +10,16 @@ import threading
 
 import pytest
 
-from handler_host.http import long_work
-from handler_host.http.long_work import LongWork
+from handler_host.http import body_work
+from handler_host.http.body_work import BodyWork
 from tests.support import within
 
 THREAD_HEAP = """
 import asyncio, ctypes
-from handler_host.http.long_work import LongWork
+from handler_host.http.body_work import BodyWork
 
 async def main():
-    kept = await LongWork().run_in_thread(lambda size: [bytes(size) for _ in range(1000)], 1000)
+    kept = await BodyWork().run_in_thread(lambda size: [bytes(size) for _ in range(1000)], 1000)
     libc = ctypes.CDLL(None)
     libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
     libc.fflush(None)
@@ -43,13 +43,13 @@ class Turns:
 @pytest.fixture
 def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make each piece of work look as if it took a whole turn."""
-    times = itertools.count(0, long_work.TURN_S)
-    monkeypatch.setattr("handler_host.http.long_work.time.perf_counter", lambda: next(times))
+    times = itertools.count(0, body_work.TURN_S)
+    monkeypatch.setattr("handler_host.http.body_work.time.perf_counter", lambda: next(times))
 
 
 @pytest.mark.usefixtures("slow_clock")
 async def test_work_of_many_requests_is_spread_over_the_turns_in_order() -> None:
-    work, turns, done = LongWork(), Turns(), list[int]()
+    work, turns, done = BodyWork(), Turns(), list[int]()
 
     def run(number: int) -> int:
         done.append(number)
@@ -61,14 +61,14 @@ async def test_work_of_many_requests_is_spread_over_the_turns_in_order() -> None
 
 
 async def test_short_work_does_not_wait_for_another_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handler_host.http.long_work.time.perf_counter", lambda: 0.0)
-    work, turns = LongWork(), Turns()
+    monkeypatch.setattr("handler_host.http.body_work.time.perf_counter", lambda: 0.0)
+    work, turns = BodyWork(), Turns()
     assert {await work.run_in_turn(lambda _: turns.number, None) for _ in range(3)} == {turns.number}
 
 
 @pytest.mark.usefixtures("slow_clock")
 async def test_a_request_that_was_cancelled_holds_up_no_other() -> None:
-    work = LongWork()
+    work = BodyWork()
     tasks = [asyncio.create_task(work.run_in_turn(str, number)) for number in range(4)]
     await asyncio.sleep(0)
     tasks[1].cancel()
@@ -78,7 +78,7 @@ async def test_a_request_that_was_cancelled_holds_up_no_other() -> None:
 
 
 async def test_an_error_reaches_its_request() -> None:
-    work = LongWork()
+    work = BodyWork()
     for run in (work.run_in_turn, work.run_in_thread):
         with pytest.raises(ValueError, match="invalid literal"):
             await run(int, "x")
@@ -86,7 +86,7 @@ async def test_an_error_reaches_its_request() -> None:
 
 
 async def test_the_thread_pauses_and_restores_the_collector() -> None:
-    work = LongWork()
+    work = BodyWork()
     assert not await work.run_in_thread(lambda _: gc.isenabled(), None)
     assert gc.isenabled()
     gc.disable()
@@ -109,8 +109,8 @@ async def test_the_thread_has_no_heap_of_its_own() -> None:
 async def test_the_thread_rests_between_requests_that_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder holds the interpreter's lock; without a rest the loop would wait for one after the other."""
     rests: list[float] = []
-    work, is_queued = LongWork(), threading.Event()
-    monkeypatch.setattr("handler_host.http.long_work.time.sleep", rests.append)
+    work, is_queued = BodyWork(), threading.Event()
+    monkeypatch.setattr("handler_host.http.body_work.time.sleep", rests.append)
     first = asyncio.create_task(work.run_in_thread(lambda _: is_queued.wait(5), None))
     await asyncio.sleep(0)
     second = asyncio.create_task(work.run_in_thread(str, 2))
@@ -119,4 +119,4 @@ async def test_the_thread_rests_between_requests_that_wait_for_it(monkeypatch: p
     assert (await first, await second) == (True, "2")
     assert await work.run_in_thread(str, 3) == "3"
     assert len(rests) == 1
-    assert 0 < rests[0] <= long_work.MAX_REST_S
+    assert 0 < rests[0] <= body_work.MAX_REST_S

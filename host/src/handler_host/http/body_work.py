@@ -33,7 +33,7 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
-class LongWork:
+class BodyWork:
     """Work of all requests of one host.
 
     Each piece is short, but a hundred clients can make a hundred of them due in the same turn.
