@@ -53,9 +53,9 @@ from handler_host.lifecycle.events import (
     WorkerStartFailed,
 )
 from handler_host.lifecycle.handler_transitions import wants_worker
+from handler_host.lifecycle.idle_unload import has_surplus, last_idle_time
 from handler_host.lifecycle.state import HandlerState, Phase, Timer, WorkerPhase
 from handler_host.lifecycle.transitions import step
-from handler_host.lifecycle.worker_transitions import has_surplus, last_idle_time
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
 from handler_host.workers.events import Cause
 

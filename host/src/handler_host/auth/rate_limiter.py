@@ -1,6 +1,7 @@
 """Rate limiter of one consumer: requests and tokens within any minute, tokens of a day, and dispatches in flight.
 
-``Consumer.check`` applies the limits; with ``shared.url``, ``shared_limits.py`` does it for all hosts.
+``Consumer.check`` in ``consumers.py`` applies the limits, and with ``shared.url``, ``shared_limits.py`` those of all
+hosts.
 """
 
 from __future__ import annotations

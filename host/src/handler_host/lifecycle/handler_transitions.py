@@ -1,16 +1,16 @@
-"""State changes of a handler as a whole: each returns the next state and the actions. Pure."""
+"""State changes of a handler as a whole, such as its growth: each returns the next state and the actions. Pure."""
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
-from handler_host.lifecycle.actions import Action, MeasureLoad, Refuse, ReplyLoad, Reserve, StartTimer, StopTimer
-from handler_host.lifecycle.state import HandlerState, Timer, WorkerPhase, WorkerState
+from handler_host.lifecycle.actions import Action, Grant, MeasureLoad, Refuse, ReplyLoad, Reserve, StartTimer, StopTimer
+from handler_host.lifecycle.idle_unload import start_idle_timer
+from handler_host.lifecycle.state import Drain, HandlerState, Timer, WorkerPhase, WorkerState
+from handler_host.lifecycle.worker_transitions import Result, begin_drain, put
 from handler_host.plugin.errors import CircuitOpen, HostError
 from handler_host.workers.events import Cause
-
-Result = tuple[HandlerState, list[Action]]
 
 
 def start_worker(state: HandlerState) -> Result:
@@ -28,6 +28,24 @@ def serve_waiting(state: HandlerState, policy: HandlerPolicy, now: float) -> Res
         return reject_waiting(state, backoff_error(state, now))
     # Workers that exit count: there are never more processes than configured.
     return start_worker(state) if len(state.workers) < policy.max_workers else (state, [])
+
+
+def grant_waiting(state: HandlerState, worker: WorkerState, policy: HandlerPolicy) -> Result:
+    """Grant the queued dispatches leases on a ready worker; if it has none then, start its idle timer."""
+    actions: list[Action] = []
+    if state.waiters:
+        free = max(0, policy.max_concurrency - len(worker.leases))
+        leases = worker.leases
+        for dispatch in state.waiters[:free]:
+            leases = leases.including(dispatch)
+            actions.append(Grant(dispatch, worker.generation))
+        worker = replace(worker, leases=leases)
+        state = replace(state, waiters=state.waiters[free:])
+    if worker.leases.size:
+        return put(state, worker), actions
+    if state.closing:
+        return begin_drain(state, worker, Drain(Cause.SHUTDOWN))
+    return start_idle_timer(state, worker, policy)
 
 
 def wants_worker(state: HandlerState, policy: HandlerPolicy) -> bool:

@@ -1,4 +1,7 @@
-"""Clocks that cost each dispatch next to nothing: restartable timers, and tracking of busy and idle times."""
+"""Clocks that cost each dispatch next to nothing: restartable timers, and tracking of busy and idle times.
+
+What a timer is for is decided elsewhere: the idle time in ``idle_unload.py``.
+"""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ from handler_host.lifecycle.handler_transitions import (
     back_off,
     backoff_error,
     count_crash,
+    grant_waiting,
     refuse_queue,
     reject_waiting,
     reset_failures,
@@ -46,6 +47,7 @@ from handler_host.lifecycle.handler_transitions import (
     wants_worker,
     watch_load,
 )
+from handler_host.lifecycle.idle_unload import handle_idle_expiry
 from handler_host.lifecycle.lease_set import NO_LEASES
 from handler_host.lifecycle.state import (
     CIRCUIT_BREAKER_CAUSES,
@@ -63,8 +65,6 @@ from handler_host.lifecycle.worker_transitions import (
     drain_within,
     force,
     grant,
-    grant_waiting,
-    handle_idle_expiry,
     has_other,
     put,
     remove,

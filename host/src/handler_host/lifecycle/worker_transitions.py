@@ -84,54 +84,6 @@ def grant(state: HandlerState, worker: WorkerState, dispatch: int) -> Result:
     return state, [StopTimer(Timer.IDLE, worker.generation), Grant(dispatch, worker.generation)]
 
 
-def grant_waiting(state: HandlerState, worker: WorkerState, policy: HandlerPolicy) -> Result:
-    """Grant the queued dispatches leases on a ready worker; if it has none then, start its idle timer."""
-    actions: list[Action] = []
-    if state.waiters:
-        free = max(0, policy.max_concurrency - len(worker.leases))
-        leases = worker.leases
-        for dispatch in state.waiters[:free]:
-            leases = leases.including(dispatch)
-            actions.append(Grant(dispatch, worker.generation))
-        worker = replace(worker, leases=leases)
-        state = replace(state, waiters=state.waiters[free:])
-    if worker.leases.size:
-        return put(state, worker), actions
-    if state.closing:
-        return begin_drain(state, worker, Drain(Cause.SHUTDOWN))
-    is_short = has_surplus(state, policy)
-    delay = surplus_idle_time(policy) if is_short else last_idle_time(policy)
-    if delay is None:
-        return put(state, worker), actions
-    return start_timer(state, replace(worker, is_idle_timer_short=is_short), Timer.IDLE, delay)
-
-
-def has_surplus(state: HandlerState, policy: HandlerPolicy) -> bool:
-    """Return whether there are more workers than stay when they are idle."""
-    return state.alive > max(1, policy.min_workers)
-
-
-def surplus_idle_time(policy: HandlerPolicy) -> float:
-    """Return the seconds after which an idle worker exits, if others stay."""
-    return policy.shrink_after if policy.idle_after is None else min(policy.shrink_after, policy.idle_after)
-
-
-def last_idle_time(policy: HandlerPolicy) -> float | None:
-    """Return the seconds after which an idle worker that is not surplus exits; None: it stays."""
-    return None if policy.pin or policy.min_workers else policy.idle_after
-
-
-def handle_idle_expiry(state: HandlerState, worker: WorkerState, policy: HandlerPolicy) -> Result:
-    """Stop an idle worker; one that was surplus stays for the rest of its idle time if the others have left."""
-    worker = replace(worker, idle_timer=None)
-    if not worker.is_idle_timer_short or has_surplus(state, policy):
-        return begin_drain(state, worker, Drain(Cause.IDLE))
-    worker, delay = replace(worker, is_idle_timer_short=False), last_idle_time(policy)
-    if delay is None:
-        return put(state, worker), []
-    return start_timer(state, worker, Timer.IDLE, delay - surplus_idle_time(policy))
-
-
 def shrink(state: HandlerState, policy: HandlerPolicy) -> Result:
     """End the workers beyond ``max_workers``: those that are not ready first, then those with the fewest leases."""
     excess = state.alive - policy.max_workers
