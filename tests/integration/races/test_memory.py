@@ -372,7 +372,7 @@ async def test_idle_handlers_are_evicted_under_pressure(
         await host.ask("one")
         await host.ask("two")
         assert host.state("one") == host.state("two") == "idle"
-    async with supervisor_harness(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0}) as host:
+    async with supervisor_harness(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0, "pressure": 0.1}) as host:
         short = False
         await host.ask("one")
         await host.ask("two")
