@@ -175,8 +175,6 @@ def has_count(output: str) -> bool:
 def check_write(runs: Runs) -> dict[str, str]:
     """Return the columns of a task of three turns: write a file, read it, report."""
     run = runs.run("write", "task-write {work}/hello.txt")
-    path = run.directory / "hello.txt"
-    is_done = path.exists() and WORD in path.read_text() and FINAL in run.output
     # Without tools it is a side request, such as for a title; Codex has them in its `input`.
     chats = [request for request in run.requests if request.protocol in CHATS and any(find_all(request.body, "tools"))]
     last = json.dumps(chats[-1].body) if chats else ""
@@ -186,7 +184,7 @@ def check_write(runs: Runs) -> dict[str, str]:
     streamed = any(request.body.get("stream") or "stream" in request.path for request in chats)
     return {
         "stream": run.why() if FINAL not in run.output else OK if streamed else NOT_SENT,
-        "tools": OK if is_done else run.why(),
+        "tools": OK if has_written(run) else run.why(),
         "reasoning": NOT_SENT if not is_reasoned else OK if SIGNATURE in last or not has_signed else "signature lost",
         "caching": OK if is_cached else NOT_SENT,
     }
@@ -206,6 +204,12 @@ def check_search(runs: Runs) -> str:
         return run.why()
     searched = any(request.reply.searched for request in run.requests)
     return LEFT_OUT if not searched else OK if SOURCE in run.sent + run.output else "sources lost"
+
+
+def has_written(run: Finished) -> bool:
+    """Return whether the agent has written the task's file, and reported the end."""
+    path = run.directory / "hello.txt"
+    return path.exists() and WORD in path.read_text() and FINAL in run.output
 
 
 def check_resume(runs: Runs) -> str:
@@ -240,13 +244,15 @@ def check_compaction(runs: Runs) -> str:
     agent = runs.agent
     task = "task-write {work}/hello.txt"
     if agent.compact_prompt:
-        requests = runs.run("write", agent.compact_prompt, resume=True).requests
+        compacted = runs.run("write", agent.compact_prompt, resume=True)
+        requests = compacted.requests
+        (compacted.directory / "hello.txt").unlink()
         run = runs.run("write", task, resume=True)
     else:
         run = runs.run("compaction", task, files=agent.compact_files, arguments=agent.compact_arguments)
         requests = run.requests
     has_compacted = any(request.reply.compacted for request in requests)
-    return run.why() if FINAL not in run.output else OK if has_compacted else NOT_SENT
+    return run.why() if not has_written(run) else OK if has_compacted else NOT_SENT
 
 
 def check_retry(runs: Runs) -> str:

@@ -44,9 +44,9 @@ class Agent:
     compact_files: Mapping[str, str] = field(default_factory=dict)
     """Files of the working directory for which the agent compacts its session in the middle of a task."""
     compact_arguments: tuple[str, ...] = ()
+    """Arguments for the same."""
     compact_prompt: str = ""
     """Prompt for which the agent compacts a resumed session."""
-    """Arguments for the same."""
     environment: str = ""
     """Below `.venv-clients`, for an agent whose requirements conflict with those of the others."""
     faults: Mapping[tuple[str, str], str] = field(default_factory=dict)

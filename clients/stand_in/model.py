@@ -88,6 +88,12 @@ class Question:
         tasks = [match for text in self.texts for match in TASK.finditer(text)]
         return (tasks[-1][1], (tasks[-1][2] or "").rstrip(".,:;")) if tasks else ("", "")
 
+    @property
+    def is_summarized(self) -> bool:
+        """Whether the summary of the session follows the task: the client has compacted it in the middle."""
+        last = max((number for number, text in enumerate(self.texts) if TASK.search(text)), default=0)
+        return any(DONE in text for text in self.texts[last:])
+
 
 def decide(question: Question) -> Reply:
     """Return the model's response to a request."""
@@ -98,7 +104,7 @@ def decide(question: Question) -> Reply:
     if question.texts and COMPACTION.search(question.texts[-1]):
         return Reply(DONE, compacted=True)
     name, path = question.task
-    if any(DONE in text for text in question.texts):  # the summary of a session, which the client has compacted
+    if question.is_summarized:
         return Reply(DONE)
     if question.tools and (reply := _next_call(question, name, path)):
         return reply
