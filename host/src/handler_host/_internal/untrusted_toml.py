@@ -1,4 +1,4 @@
-"""Parse TOML that anybody may have written, for a bounded price."""
+"""Parse TOML from untrusted plugins at a bounded cost."""
 
 from __future__ import annotations
 

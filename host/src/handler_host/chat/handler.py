@@ -70,8 +70,8 @@ class ChatHandler:
     async def chat(self, request: ChatRequest, call: CallInfo) -> AsyncIterator[ChatChunk]:
         """Run :meth:`stream`, and end it with a finish reason if it has none.
 
-        Surrogate pairs that two chunks share are joined, and a tool call without an ID of its own, also in
-        the history, gets one.
+        Surrogate pairs that two chunks share are joined. A tool call without an ID, or with that of an earlier call,
+        gets a new one.
         The fields that were left out come with the first chunk, not before it: until then the call can be retried,
         and go to a fallback.
         """

@@ -2,7 +2,7 @@
 
 The rules are explained in ``docs/explanation/lifecycle.md``. A comment names the race case that needs a line:
 ``tests/integration/races`` has a test for each, named after its number. A rule decides about one worker or about
-the whole handler: what it changes is in ``worker_transitions`` and ``handler_transitions``.
+the whole handler: what it changes is in ``worker_transitions``, ``idle_unload`` and ``handler_transitions``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors for which the system has refused a thread, a process, memory or a descriptor.
+"""Errors raised when the system refuses a thread, a process, memory or a descriptor.
 
 A worker imports this module at its start: without descriptors it could not import it when it is needed.
 """
@@ -23,7 +23,7 @@ def out_of_resources(what: str, error: OSError) -> OutOfResources:
 
 
 def resource_remedy(error: OSError) -> str:
-    """Return what a person does about an error for which the system refused something."""
+    """Return the remedy for a refused resource."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "raise ulimit -n"
     if error.filename is not None and error.errno not in RESOURCE_ERRNOS:

@@ -60,8 +60,8 @@ class EventDecoder:
     def __init__(self, content_type: str = "") -> None:
         self._content_type = content_type
         self._model: str | None = None
-        self._service_tier: str | None = None
         """The model, until its chunk is returned."""
+        self._service_tier: str | None = None
         self._counts: dict[str, int] = {}
         """Token counts so far; a later event has higher ones, or leaves them out."""
         self._calls: dict[object, _ToolCall] = {}
